@@ -1,0 +1,59 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/lsnode/lsnode/walstream"
+)
+
+// What a [Backend] wraps so that the answer's code, and the exit status and
+// advice of the command line, fit the cause.
+var (
+	// ErrNotPrimary: only the primary can do it. 421; a [Client] finds the
+	// primary in the status.
+	ErrNotPrimary = errors.New("not the primary")
+	// ErrLineLost: the awaited commit was on a line that the cluster's history
+	// has left. It will never be reached. 410.
+	ErrLineLost = errors.New("the cluster's history has left the line of that commit")
+	// ErrUnknownDatabase: this node replicates no database of that name. 404.
+	ErrUnknownDatabase = errors.New("no such database")
+	// ErrUnknownNode: the cluster has no member of that name. 404.
+	ErrUnknownNode = errors.New("no such node")
+	// ErrRefused: it can't be done as things stand (the target is behind, the
+	// node to be removed is alive …); the text says what to do. 409.
+	ErrRefused = errors.New("refused")
+)
+
+// Backend is the node behind a [Server]. Any number of requests may call any of
+// its methods at once.
+type Backend interface {
+	// Status returns what the node knows now. It is called for each probe of a
+	// load balancer, so it must neither block nor do I/O. Role is primary only
+	// while applications may write here.
+	Status(ctx context.Context) Status
+
+	// Ready returns nil when every database is served (primary or streaming),
+	// otherwise what is missing. It neither blocks nor does I/O.
+	Ready() error
+
+	// Wait returns nil once the database here shows the commit of pos to
+	// readers. Errors: ErrUnknownDatabase, ErrLineLost, or ctx's error when its
+	// deadline comes first.
+	Wait(ctx context.Context, db string, pos walstream.Position) error
+
+	// Switchover hands the primary's role to the named node, or, if to is
+	// empty, to the one that is best placed. It returns once the new primary is
+	// open for writing. Errors: ErrNotPrimary, ErrUnknownNode, ErrRefused, ctx's.
+	// After an error this node is primary still, unless the error says otherwise.
+	Switchover(ctx context.Context, to string) error
+
+	// Leave takes this node out of its cluster and makes it stop: the primary
+	// hands over first. Its copies stay, fenced. Errors: ErrRefused, ctx's.
+	Leave(ctx context.Context) error
+
+	// Remove takes another node, which is not alive, out of the cluster, by
+	// name or ID. The change is committed on return. Errors: ErrNotPrimary,
+	// ErrUnknownNode, ErrRefused, ctx's.
+	Remove(ctx context.Context, node string) error
+}
