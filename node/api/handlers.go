@@ -119,7 +119,6 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.waiting.Add(-1)
-	unboundRead(w)
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	switch err := s.cfg.Backend.Wait(ctx, name, pos); {
@@ -167,7 +166,6 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, do func(context.
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	unboundRead(w)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), timeout)
 	defer cancel()
 	if err := do(ctx); err != nil {
@@ -175,13 +173,6 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, do func(context.
 		return
 	}
 	writeJSON(w, http.StatusOK, answer())
-}
-
-// unboundRead lifts the bound on the time in which a request must have been
-// read: net/http goes on reading to notice a client that hangs up, and would
-// take the end of that time for one.
-func unboundRead(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
 // durationParam reads a duration such as "1.5s" from the query, up to an hour.

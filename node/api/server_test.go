@@ -347,7 +347,8 @@ func TestWaitsAreBounded(t *testing.T) {
 	<-first
 }
 
-// net/http takes the end of its read timeout for a client that hung up.
+// The bound on the time in which a request must have been read must not end
+// one that waits.
 func TestWaitOutlastsTheReadTimeout(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	b := &fakeBackend{wait: func(ctx context.Context, _ string, _ walstream.Position) error {
