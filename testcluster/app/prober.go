@@ -1,0 +1,143 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Clock is the machine's monotonic clock in nanoseconds: the same for all
+// processes on it.
+func Clock() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0 // it can't fail on Linux
+	}
+	return t.Nano()
+}
+
+// runProber tries to begin a write transaction, all the time, on a connection
+// that stays open and on a fresh one, and notes every answer:
+//
+//	W from until   the lock was held for writing all this time
+//	R from until   refused as read-only, at some instant between
+func runProber(ctx context.Context, r *run) (err error) {
+	out, err := os.OpenFile(r.intervals, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open file of intervals: %w", err)
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	var long *Conn
+	defer func() { err = errors.Join(err, long.Close()) }()
+	for ctx.Err() == nil {
+		fresh, err := Open(r.db, Settings{})
+		if err != nil {
+			if !isMissing(err) {
+				return fmt.Errorf("open: %w", err)
+			}
+			wait(ctx, 10*time.Millisecond)
+			continue
+		}
+		wrote, err := r.probe(fresh, out)
+		err = errors.Join(err, fresh.Close())
+		if err == nil && long != nil {
+			var still bool
+			still, err = r.probe(long, out)
+			if wrote && !still {
+				// SQLite remembers the mark for as long as a connection is open.
+				err = errors.Join(err, long.Close())
+				long = nil
+			}
+		}
+		if err == nil && long == nil {
+			long, err = Open(r.db, Settings{})
+		}
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		if err := r.tell(); err != nil {
+			return err
+		}
+		wait(ctx, 2*time.Millisecond)
+	}
+	return nil
+}
+
+func (r *run) probe(c *Conn, out *os.File) (wrote bool, err error) {
+	from := Clock()
+	err = c.Exec("BEGIN IMMEDIATE")
+	answered := Clock()
+	switch {
+	case err == nil:
+		until := Clock()
+		if err := c.Exec("ROLLBACK"); err != nil {
+			return false, fmt.Errorf("roll back probe: %w", err)
+		}
+		r.report.Count++
+		_, err = fmt.Fprintf(out, "W %d %d\n", answered, until)
+		return true, err
+	case IsReadonly(err):
+		r.report.Refused++
+		_, err = fmt.Fprintf(out, "R %d %d\n", from, answered)
+		return false, err
+	case IsBusy(err):
+		r.report.Busy++
+		return false, nil
+	case isMissing(err):
+		return false, nil
+	}
+	return false, fmt.Errorf("probe: %w", err)
+}
+
+// Window is a stretch of time, on [Clock], in which a node took writes: from
+// the first to the last probe that it took without one refused between.
+type Window struct {
+	From, Until int64
+}
+
+// Windows reads what a prober noted.
+func Windows(path string) ([]Window, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read windows: %w", err)
+	}
+	defer f.Close()
+	var found []Window
+	open := false
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var from, until int64
+		kind, rest, _ := strings.Cut(lines.Text(), " ")
+		if n, _ := fmt.Sscanf(rest, "%d %d", &from, &until); n != 2 {
+			break // cut off by the prober's death
+		}
+		switch {
+		case kind == "R":
+			open = false
+		case open:
+			found[len(found)-1].Until = until
+		default:
+			found, open = append(found, Window{from, until}), true
+		}
+	}
+	return found, lines.Err()
+}
+
+// Overlap returns the first two windows, one of each list, that share an
+// instant.
+func Overlap(a, b []Window) (x, y Window, overlap bool) {
+	for _, x := range a {
+		for _, y := range b {
+			if x.From <= y.Until && y.From <= x.Until {
+				return x, y, true
+			}
+		}
+	}
+	return Window{}, Window{}, false
+}
