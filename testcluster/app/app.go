@@ -82,7 +82,6 @@ func (r *run) flags(name string) {
 	s.StringVar(&r.oracle, "oracle", "", "file to note each commit in")
 	s.Float64Var(&r.rate, "rate", 0, "commits or reads a second; 0: as fast as it goes")
 	s.Int64Var(&r.count, "count", 0, "end after so many; 0: at SIGTERM")
-	s.Int64Var(&r.accounts, "accounts", 200, "number of accounts")
 	s.StringVar(&r.sync, "sync", "normal", "PRAGMA synchronous")
 	s.IntVar(&r.autockpt, "autocheckpoint", 1000, "PRAGMA wal_autocheckpoint")
 	s.BoolVar(&r.reopen, "reopen", false, "where the database is read-only or missing: open again until it is not")

@@ -43,16 +43,15 @@ func Prepare(path string, accounts int64) error {
 // and opens it anew where an application would.
 type writer struct {
 	*run
-	rng    *rand.Rand
-	log    *oracle.Log
-	conn   *Conn
-	total  int64 // accounts
-	stmts  map[string]*sql.Stmt
-	opened time.Time
+	rng      *rand.Rand
+	log      *oracle.Log
+	conn     *Conn
+	accounts int64
+	stmts    map[string]*sql.Stmt
 }
 
 func (r *run) newWriter() (*writer, error) {
-	w := &writer{run: r, rng: rand.New(rand.NewPCG(r.seed, uint64(r.worker))), total: r.accounts}
+	w := &writer{run: r, rng: rand.New(rand.NewPCG(r.seed, uint64(r.worker)))}
 	if r.oracle != "" {
 		log, err := oracle.OpenLog(r.oracle, r.worker)
 		if err != nil {
@@ -81,7 +80,10 @@ func (w *writer) open() error {
 	if err != nil {
 		return err
 	}
-	w.conn, w.opened, w.stmts = c, time.Now(), map[string]*sql.Stmt{}
+	if err := c.Row("SELECT count(*) FROM account", &w.accounts); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	w.conn, w.stmts = c, map[string]*sql.Stmt{}
 	return nil
 }
 
@@ -110,17 +112,19 @@ func (w *writer) exec(query string, args ...any) error {
 func (w *writer) commit(seq int64, payload []byte, change func() error) error {
 	crc := oracle.Sum(payload)
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
-		return err // nothing begun, nothing to note
+		return err
+	}
+	// BEGIN IMMEDIATE succeeds, as a read, on a connection that already knows the
+	// database to be read-only. So a change first, and the intent only then.
+	if err := change(); err != nil {
+		return errors.Join(err, w.exec("ROLLBACK"))
 	}
 	if w.log != nil {
 		if err := w.log.Intend(seq, crc); err != nil {
 			return err
 		}
 	}
-	err := change()
-	if err == nil {
-		err = w.exec("INSERT INTO register(worker, seq, payload, crc) VALUES(?, ?, ?, ?)", w.worker, seq, payload, crc)
-	}
+	err := w.exec("INSERT INTO register(worker, seq, payload, crc) VALUES(?, ?, ?, ?)", w.worker, seq, payload, crc)
 	if err == nil {
 		err = w.exec("INSERT INTO last VALUES(?, ?) ON CONFLICT(worker) DO UPDATE SET seq=excluded.seq", w.worker, seq)
 	}
@@ -153,7 +157,7 @@ func (w *writer) abort(seq int64) error {
 // transfer moves money between a few accounts.
 func (w *writer) transfer() error {
 	for range 1 + w.rng.IntN(3) {
-		from, to, sum := 1+w.rng.Int64N(w.total), 1+w.rng.Int64N(w.total), w.rng.Int64N(100)
+		from, to, sum := 1+w.rng.Int64N(w.accounts), 1+w.rng.Int64N(w.accounts), w.rng.Int64N(100)
 		if err := w.exec("UPDATE account SET balance=balance-? WHERE id=?", sum, from); err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@
 //	mixed     the same, mixed with updates, deletes, schema changes, VACUUM, large blobs
 //	reader    checks the sum and that nothing goes back, through one of four clients
 //	hold      holds one read transaction open and checks that it sees the same for ever
-//	prober    tries BEGIN IMMEDIATE all the time and notes when a node took it
+//	prober    tries to write, all the time, and notes when a node took it
 //	checkpoint runs the application's own checkpoints and times them
 //	digest    reads a database raw and by content, and prints what it is
 //	stamp     writes rows with the machine's clock at a rate; watch reads them

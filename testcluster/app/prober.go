@@ -22,7 +22,10 @@ func Clock() int64 {
 	return t.Nano()
 }
 
-// runProber tries to begin a write transaction, all the time, on a connection
+// probeBusy is short: who waits for another writer learns nothing about lsnode.
+const probeBusy = 20 * time.Millisecond
+
+// runProber tries to write, changing nothing, all the time, on a connection
 // that stays open and on a fresh one, and notes every answer:
 //
 //	W from until   the lock was held for writing all this time
@@ -36,7 +39,7 @@ func runProber(ctx context.Context, r *run) (err error) {
 	var long *Conn
 	defer func() { err = errors.Join(err, long.Close()) }()
 	for ctx.Err() == nil {
-		fresh, err := Open(r.db, Settings{})
+		fresh, err := Open(r.db, Settings{Busy: probeBusy})
 		if err != nil {
 			if !isMissing(err) {
 				return fmt.Errorf("open: %w", err)
@@ -44,19 +47,24 @@ func runProber(ctx context.Context, r *run) (err error) {
 			wait(ctx, 10*time.Millisecond)
 			continue
 		}
-		wrote, err := r.probe(fresh, out)
+		note, err := r.probe(fresh)
 		err = errors.Join(err, fresh.Close())
+		wrote := strings.HasPrefix(note, "W")
 		if err == nil && long != nil {
-			var still bool
-			still, err = r.probe(long, out)
-			if wrote && !still {
+			var second string
+			if second, err = r.probe(long); !wrote || strings.HasPrefix(second, "W") {
+				note += second
+			} else {
 				// SQLite remembers the mark for as long as a connection is open.
 				err = errors.Join(err, long.Close())
 				long = nil
 			}
 		}
+		if err == nil && note != "" {
+			_, err = out.WriteString(note)
+		}
 		if err == nil && long == nil {
-			long, err = Open(r.db, Settings{})
+			long, err = Open(r.db, Settings{Busy: probeBusy})
 		}
 		if err != nil && !isMissing(err) {
 			return err
@@ -69,30 +77,36 @@ func runProber(ctx context.Context, r *run) (err error) {
 	return nil
 }
 
-func (r *run) probe(c *Conn, out *os.File) (wrote bool, err error) {
+// probe returns what to note; nothing if the answer says nothing.
+func (r *run) probe(c *Conn) (note string, err error) {
 	from := Clock()
 	err = c.Exec("BEGIN IMMEDIATE")
+	if err == nil {
+		// On a connection that knows the database to be read-only it begins a mere
+		// read; only a statement that writes, even nothing, tells.
+		if err = c.Exec("UPDATE meta SET value=value WHERE name IS NULL"); err != nil {
+			err = errors.Join(err, c.Exec("ROLLBACK"))
+		}
+	}
 	answered := Clock()
 	switch {
 	case err == nil:
 		until := Clock()
 		if err := c.Exec("ROLLBACK"); err != nil {
-			return false, fmt.Errorf("roll back probe: %w", err)
+			return "", fmt.Errorf("roll back probe: %w", err)
 		}
 		r.report.Count++
-		_, err = fmt.Fprintf(out, "W %d %d\n", answered, until)
-		return true, err
+		return fmt.Sprintf("W %d %d\n", answered, until), nil
 	case IsReadonly(err):
 		r.report.Refused++
-		_, err = fmt.Fprintf(out, "R %d %d\n", from, answered)
-		return false, err
+		return fmt.Sprintf("R %d %d\n", from, answered), nil
 	case IsBusy(err):
 		r.report.Busy++
-		return false, nil
+		return "", nil
 	case isMissing(err):
-		return false, nil
+		return "", nil
 	}
-	return false, fmt.Errorf("probe: %w", err)
+	return "", fmt.Errorf("probe: %w", err)
 }
 
 // Window is a stretch of time, on [Clock], in which a node took writes: from
