@@ -125,7 +125,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		writeJSON(w, http.StatusOK, Reached{Bookmark: pos.Bookmark(), TXID: pos.TXID.String()})
 	case errors.Is(err, context.DeadlineExceeded):
-		writeError(w, http.StatusGatewayTimeout, fmt.Sprintf("wait for %s to reach transaction %s: not within %s", name, pos.TXID, timeout))
+		writeError(w, http.StatusGatewayTimeout, fmt.Sprintf("transaction %s of %s is not visible within %s", pos.TXID, name, timeout))
 	default:
 		writeError(w, codeOf(err), err.Error())
 	}

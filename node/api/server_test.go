@@ -165,7 +165,7 @@ func TestWait(t *testing.T) {
 		{"/v1/databases/app/wait?bookmark=" + bookmark, 200, `{"bookmark":"` + bookmark + `","txid":"0000000000000123"}`},
 		{"/v1/databases/other/wait?bookmark=" + bookmark, 404, `{"error":"wait for other: no such database"}`},
 		{"/v1/databases/gone/wait?bookmark=" + bookmark, 410, `{"error":"wait for gone: the cluster's history has left the line of that commit"}`},
-		{"/v1/databases/slow/wait?timeout=20ms&bookmark=" + bookmark, 504, `{"error":"wait for slow to reach transaction 0000000000000123: not within 20ms"}`},
+		{"/v1/databases/slow/wait?timeout=20ms&bookmark=" + bookmark, 504, `{"error":"transaction 0000000000000123 of slow is not visible within 20ms"}`},
 		{"/v1/databases/app/wait", 400, `{"error":"bookmark: parse \"\": not a bookmark: it must begin with \"lsb1-\""}`},
 		{"/v1/databases/app/wait?timeout=-1s&bookmark=" + bookmark, 400, `{"error":"timeout=-1s: want a duration from 0s to 1h0m0s, such as 500ms or 5s"}`},
 		{"/v1/databases/app/wait?timeout=2h&bookmark=" + bookmark, 400, `{"error":"timeout=2h: want a duration from 0s to 1h0m0s, such as 500ms or 5s"}`},
