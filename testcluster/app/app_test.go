@@ -319,7 +319,8 @@ func TestStampAndWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	watch := start(t, "watch", "--db", db)
+	watch := start(t, "watch", "--db", db, "--every", "1ms")
+	waitFor(t, watch, func(r Report) bool { return r.Count > 0 })
 	stamped, err := start(t, "stamp", "--db", db, "--rate", "200", "--count", "100").Wait()
 	if err != nil {
 		t.Fatal(err)

@@ -215,8 +215,9 @@ func (r *run) write(ctx context.Context, step func(w *writer, seq int64) error) 
 			r.report.Busy++
 		case r.reopen && (IsReadonly(err) || isMissing(err)):
 			r.report.Refused++
+			r.report.First = 0
 			w.reset()
-			wait(ctx, 5*time.Millisecond)
+			wait(ctx, time.Millisecond)
 		default:
 			return fmt.Errorf("commit %d: %w", seq, err)
 		}
@@ -233,6 +234,10 @@ func (r *run) write(ctx context.Context, step func(w *writer, seq int64) error) 
 
 func (r *run) succeeded(took time.Duration, seq int64) {
 	r.report.Count++
+	r.report.Last = Clock()
+	if r.report.First == 0 {
+		r.report.First = r.report.Last
+	}
 	r.report.Seq = max(r.report.Seq, seq)
 	r.report.Slowest = max(r.report.Slowest, int64(took))
 	if took > r.limit {

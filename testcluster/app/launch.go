@@ -25,7 +25,8 @@ type Report struct {
 	Done    bool   `json:"done,omitempty"`    // the last one of this process
 	Count   int64  `json:"count"`             // commits, reads, probes or checkpoints that succeeded
 	Seq     int64  `json:"seq,omitempty"`     // highest sequence number written, or sum of those seen
-	Rows    int64  `json:"rows,omitempty"`    // rows of the register at the last look
+	First   int64  `json:"first,omitempty"`   // [Clock] of the first success after the last refusal
+	Last    int64  `json:"last,omitempty"`    // [Clock] of the last success
 	Refused int64  `json:"refused,omitempty"` // attempts answered with "readonly"
 	Busy    int64  `json:"busy,omitempty"`    // attempts answered with "busy" or "locked"
 	Slowest int64  `json:"slowest,omitempty"` // of the attempts that succeeded, in nanoseconds

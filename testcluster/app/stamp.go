@@ -12,15 +12,17 @@ import (
 
 const stampSchema = `CREATE TABLE IF NOT EXISTS stamp(seq INTEGER PRIMARY KEY, payload BLOB)`
 
-// runStamp commits one numbered row after the other at the wanted rate. Values
-// holds, for each number from 1 on, the [Clock] at which COMMIT had returned.
+// runStamp commits one numbered row after the other at the wanted rate, going
+// on from those that are there. Values holds the [Clock] at which each COMMIT
+// had returned; the last one is that of row Seq.
 func runStamp(ctx context.Context, r *run) (err error) {
 	c, err := Open(r.db, Settings{Busy: 5 * time.Second, Synchronous: r.sync, AutoCheckpoint: r.autockpt})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := errors.Join(c.Exec(stampSchema), c.Exec("DELETE FROM stamp")); err != nil {
+	var base int64
+	if err := errors.Join(c.Exec(stampSchema), c.Row("SELECT coalesce(max(seq), 0) FROM stamp", &base)); err != nil {
 		return fmt.Errorf("prepare stamps: %w", err)
 	}
 	insert, err := c.Prepare("INSERT INTO stamp VALUES(?, randomblob(100))")
@@ -37,12 +39,12 @@ func runStamp(ctx context.Context, r *run) (err error) {
 		if r.rate > 0 {
 			sleepUntil(start + int64(float64(n)/r.rate*1e9))
 		}
-		if _, err := insert.Exec(n); err != nil {
+		if _, err := insert.Exec(base + n); err != nil {
 			return fmt.Errorf("commit %d: %w", n, err)
 		}
 		at = append(at, Clock())
 		r.report.Count++
-		r.report.Seq = n
+		r.report.Seq = base + n
 		if n%64 == 0 {
 			if err := r.tell(); err != nil {
 				return err
@@ -54,8 +56,9 @@ func runStamp(ctx context.Context, r *run) (err error) {
 }
 
 // runWatch looks for new numbers as fast as a reader can that leaves the other
-// processes of a small machine some room. Values holds, for each number from 1
-// on, the [Clock] at which it was first seen; 0: not seen.
+// processes of a small machine some room. Values holds the [Clock] at which each
+// number was first seen that came after it had begun; the last one is that of
+// row Seq.
 func runWatch(ctx context.Context, r *run) (err error) {
 	c, err := Open(r.db, Settings{Busy: time.Second})
 	if err != nil {
@@ -70,17 +73,14 @@ func runWatch(ctx context.Context, r *run) (err error) {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0); err != nil {
 		return fmt.Errorf("set timer slack: %w", err)
 	}
-	seen := []int64{}
+	var seen []int64
 	for ctx.Err() == nil {
 		var seq int64
 		if err := query.QueryRow().Scan(&seq); err != nil {
 			return fmt.Errorf("watch: %w", err)
 		}
 		now := Clock()
-		if seq < int64(len(seen)) {
-			seen = seen[:0] // a new run of stamps
-		}
-		for int64(len(seen)) < seq {
+		for n := r.report.Seq; r.report.Count > 0 && n < seq; n++ {
 			seen = append(seen, now)
 		}
 		r.report.Count++
