@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/pagesum"
@@ -313,5 +312,3 @@ func soon(t testing.TB) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
-
-var _ = time.Now
