@@ -226,36 +226,3 @@ func TestNodeIsNotRunning(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
-
-// A command given on a follower reaches the primary, and nobody else.
-func TestCommandFindsThePrimary(t *testing.T) {
-	const token = "lsn1-a"
-	cluster := func(primaryHTTP string) api.Status {
-		return api.Status{Cluster: "c1", Node: "n2", ID: "id2", Primary: "n1", Nodes: []api.Node{{Name: "n2", ID: "id2"}, {Name: "n1", ID: "id1", HTTP: primaryHTTP}}}
-	}
-	notPrimary := func(what string) error { return fmt.Errorf("%s: n2: %w", what, api.ErrNotPrimary) }
-
-	primary := startNode(t, token, api.Status{Cluster: "c1", Node: "n1", ID: "id1", Primary: "n3"})
-	follower := startNode(t, token, cluster(primary.address))
-	follower.change = notPrimary
-	got := call(t, nil, nil, "switchover", "--to", "n3", "--data-dir", follower.dataDir)
-	if got.code != 0 || got.out != "n3\n" || !reflect.DeepEqual(primary.done(), []string{"switchover n3"}) {
-		t.Errorf("%+v, primary did %q", got, primary.done())
-	}
-
-	// The primary's loopback address leads to another node here.
-	other := startNode(t, token, api.Status{Cluster: "c2", Node: "n1", ID: "id9"})
-	follower = startNode(t, token, cluster(other.address))
-	follower.change = notPrimary
-	got = call(t, nil, nil, "remove", "n4", "--data-dir", follower.dataDir)
-	if got.code != 1 || !strings.Contains(got.err, "the primary is n1, whose endpoints ("+other.address+") can't be reached from here") || len(other.done()) != 0 {
-		t.Errorf("%+v, other node did %q", got, other.done())
-	}
-
-	none := startNode(t, token, api.Status{Cluster: "c1", Node: "n2", ID: "id2", Nodes: []api.Node{{Name: "", HTTP: other.address}}})
-	none.change = notPrimary
-	got = call(t, nil, nil, "remove", "n4", "--data-dir", none.dataDir)
-	if got.code != 1 || !strings.Contains(got.err, "no primary is known at present") {
-		t.Errorf("%+v", got)
-	}
-}

@@ -89,29 +89,3 @@ func (a *app) ask(f *localFlags, timeout time.Duration, do func(ctx context.Cont
 	}
 	return err
 }
-
-// atPrimary calls do with c and, if that node answers that it is not the
-// primary, once more with the primary, whose address c's node knows.
-func atPrimary(ctx context.Context, c *api.Client, do func(*api.Client) error) error {
-	notPrimary := do(c)
-	if !errors.Is(notPrimary, api.ErrNotPrimary) {
-		return notPrimary
-	}
-	st, err := c.Status(ctx)
-	if err != nil {
-		return errors.Join(notPrimary, err)
-	}
-	for _, n := range st.Nodes {
-		if n.Name != st.Primary || n.HTTP == "" || st.Primary == "" {
-			continue
-		}
-		p := &api.Client{Address: n.HTTP, Token: c.Token}
-		// Another host's loopback address leads to whatever listens here: the
-		// token is not for it.
-		if there, err := p.Status(ctx); err != nil || there.ID != n.ID || there.Cluster != st.Cluster {
-			return fmt.Errorf("%w: the primary is %s, whose endpoints (%s) can't be reached from here: give the command on its host", notPrimary, n.Name, n.HTTP)
-		}
-		return do(p)
-	}
-	return fmt.Errorf("%w, and no primary is known at present", notPrimary)
-}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/lsnode/lsnode/node/api"
 )
 
 type removeCmd struct {
@@ -21,7 +19,7 @@ func (c *removeCmd) Run(a *app) error {
 		return err
 	}
 	err = a.ask(&c.localFlags, c.Timeout, func(ctx context.Context) error {
-		return atPrimary(ctx, client, func(p *api.Client) error { return p.Remove(ctx, c.Node, c.Timeout) })
+		return client.Remove(ctx, c.Node, c.Timeout)
 	})
 	if err != nil {
 		return fmt.Errorf("remove node %s: %w", c.Node, err)

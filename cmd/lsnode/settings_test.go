@@ -125,6 +125,24 @@ func TestConfigFileErrors(t *testing.T) {
 	}
 }
 
+// Whatever is in the file: an error or values, in time and without a panic.
+func FuzzParseFile(f *testing.F) {
+	for _, seed := range []string{"name: n1\n", "db: [a, b]\n", "db:\n- a\n", "&a name: *a\n", "name: !!binary x\n", "? [x]\n: y\n", "a: &a [*a]", "---\n", "name: |\n x\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		values, err := parseFile("f.yml", []byte(body), []string{"name", "db"})
+		if err != nil && !strings.Contains(err.Error(), "f.yml") {
+			t.Errorf("the error doesn't name the file: %v", err)
+		}
+		for key, v := range values {
+			if key != "name" && key != "db" || !v.list && len(v.values) != 1 {
+				t.Errorf("%q: %+v", key, v)
+			}
+		}
+	})
+}
+
 func TestMisspeltVariables(t *testing.T) {
 	got := call(t, []string{"LSNODE_DATADIR=x", "LSNODE_PEER=y", "LSNODE_LONG=1", "PATH=/bin"}, nil, "run", "--name", "n1", "--data-dir", "d")
 	for _, want := range []string{

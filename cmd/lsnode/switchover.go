@@ -22,10 +22,8 @@ func (c *switchoverCmd) Run(a *app) error {
 	}
 	var switched api.Switched
 	err = a.ask(&c.localFlags, c.Timeout, func(ctx context.Context) error {
-		return atPrimary(ctx, client, func(p *api.Client) (err error) {
-			switched, err = p.Switchover(ctx, c.To, c.Timeout)
-			return err
-		})
+		switched, err = client.Switchover(ctx, c.To, c.Timeout)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("switch over: %w", err)

@@ -10,9 +10,9 @@ import (
 // What a [Backend] wraps so that the answer's code, and the exit status and
 // advice of the command line, fit the cause.
 var (
-	// ErrNotPrimary: only the primary can do it. 421; a [Client] finds the
-	// primary in the status.
-	ErrNotPrimary = errors.New("not the primary")
+	// ErrNoPrimary: the cluster has no primary at present. 503; it may be tried
+	// again.
+	ErrNoPrimary = errors.New("no node is primary at present")
 	// ErrLineLost: the awaited commit was on a line that the cluster's history
 	// has left. It will never be reached. 410.
 	ErrLineLost = errors.New("the cluster's history has left the line of that commit")
@@ -44,8 +44,9 @@ type Backend interface {
 
 	// Switchover hands the primary's role to the named node, or, if to is
 	// empty, to the one that is best placed. It returns once the new primary is
-	// open for writing. Errors: ErrNotPrimary, ErrUnknownNode, ErrRefused, ctx's.
-	// After an error this node is primary still, unless the error says otherwise.
+	// open for writing. It may be called on any node. Errors: ErrNoPrimary,
+	// ErrUnknownNode, ErrRefused, ctx's. After an error the primary is what it
+	// was, unless the error says otherwise.
 	Switchover(ctx context.Context, to string) error
 
 	// Leave takes this node out of its cluster and makes it stop: the primary
@@ -53,7 +54,7 @@ type Backend interface {
 	Leave(ctx context.Context) error
 
 	// Remove takes another node, which is not alive, out of the cluster, by
-	// name or ID. The change is committed on return. Errors: ErrNotPrimary,
-	// ErrUnknownNode, ErrRefused, ctx's.
+	// name or ID. It may be called on any node; the change is committed on
+	// return. Errors: ErrNoPrimary, ErrUnknownNode, ErrRefused, ctx's.
 	Remove(ctx context.Context, node string) error
 }

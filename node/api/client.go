@@ -22,8 +22,8 @@ type Client struct {
 }
 
 // Error is a node's answer that was not 200. With [errors.Is] it is the
-// sentinel that its code stands for ([ErrNotPrimary], [ErrLineLost],
-// [ErrRefused]), and [context.DeadlineExceeded] for 504.
+// sentinel that its code stands for ([ErrLineLost], [ErrRefused]), and
+// [context.DeadlineExceeded] for 504.
 type Error struct {
 	Code    int    // HTTP status
 	Message string // what the node says
@@ -35,8 +35,6 @@ func (e *Error) Error() string { return e.Message }
 // Is tells which sentinel the code stands for.
 func (e *Error) Is(target error) bool {
 	switch e.Code {
-	case http.StatusMisdirectedRequest:
-		return target == ErrNotPrimary
 	case http.StatusGone:
 		return target == ErrLineLost
 	case http.StatusConflict:

@@ -56,7 +56,7 @@ func TestClientErrors(t *testing.T) {
 	for _, tt := range []struct {
 		code int
 		is   error
-	}{{421, ErrNotPrimary}, {410, ErrLineLost}, {409, ErrRefused}, {504, context.DeadlineExceeded}} {
+	}{{410, ErrLineLost}, {409, ErrRefused}, {504, context.DeadlineExceeded}} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			writeError(w, tt.code, "said so")
 		}))

@@ -177,8 +177,8 @@ func writeError(w http.ResponseWriter, code int, text string) {
 // codeOf sorts a backend's error.
 func codeOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNotPrimary):
-		return http.StatusMisdirectedRequest
+	case errors.Is(err, ErrNoPrimary):
+		return http.StatusServiceUnavailable
 	case errors.Is(err, ErrLineLost):
 		return http.StatusGone
 	case errors.Is(err, ErrUnknownDatabase), errors.Is(err, ErrUnknownNode):

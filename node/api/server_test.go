@@ -186,7 +186,7 @@ func TestChanging(t *testing.T) {
 		case "switchover n3":
 			return fmt.Errorf("%s: %w: n3 is behind", what, ErrRefused)
 		case "remove n2":
-			return fmt.Errorf("%s: %w", what, ErrNotPrimary)
+			return fmt.Errorf("%s: %w", what, ErrNoPrimary)
 		case "remove n4":
 			return fmt.Errorf("%s: %w", what, context.DeadlineExceeded)
 		case "remove n5":
@@ -207,7 +207,7 @@ func TestChanging(t *testing.T) {
 		{"POST", "/v1/remove?node=n3", auth, 200, `{}`},
 		{"POST", "/v1/remove", auth, 400, `{"error":"remove: name the node with ?node=NAME"}`},
 		{"POST", "/v1/remove?node=n9", auth, 404, `{"error":"remove n9: no such node"}`},
-		{"POST", "/v1/remove?node=n2", auth, 421, `{"error":"remove n2: not the primary"}`},
+		{"POST", "/v1/remove?node=n2", auth, 503, `{"error":"remove n2: no node is primary at present"}`},
 		{"POST", "/v1/remove?node=n4", auth, 504, `{"error":"remove n4: context deadline exceeded"}`},
 		{"POST", "/v1/remove?node=n5", auth, 500, `{"error":"disk full"}`},
 		{"POST", "/v1/switchover", "Authorization: bearer  " + testToken, 200, `{"primary":"n2","epoch":4}`},
