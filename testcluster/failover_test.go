@@ -1,0 +1,223 @@
+package testcluster_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/lsnode/lsnode/testcluster"
+	"github.com/lsnode/lsnode/testcluster/app"
+)
+
+// takeover waits for the first commit on another node than the old primary and
+// returns its node and how long after the given moment it came.
+func (w *world) takeover(banks map[*testcluster.Node]*app.Child, old *testcluster.Node, since int64) (*testcluster.Node, time.Duration) {
+	w.t.Helper()
+	for {
+		for n, bank := range banks {
+			if first := bank.Last().First; n != old && first > since {
+				return n, time.Duration(first - since)
+			}
+		}
+		select {
+		case <-w.ctx.Done():
+			w.t.Fatalf("wait for a commit on another node than %s: %v", old.Name, w.ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// ready waits until the cluster is whole and the primary's bank writes.
+func (w *world) ready(banks map[*testcluster.Node]*app.Child) *testcluster.Node {
+	w.t.Helper()
+	w.must(w.WaitSettled(w.ctx))
+	n := w.primary()
+	w.more(banks[n], 50)
+	return n
+}
+
+// The primary is killed again and again under load. Each time another takes
+// writes and the old one comes back as a follower; what had not been shipped is
+// in quarantine, commit by commit.
+func TestPrimaryKilled(t *testing.T) {
+	w := started(t, time.Duration(pick(3, 15))*time.Minute, testcluster.Options{})
+	banks := w.everywhere(300)
+	for i := range pick(4, 20) {
+		old := w.ready(banks)
+		since := app.Clock()
+		old.Kill()
+		// Every other time the host is dead. Else its application lives, and writes
+		// on in a file that nobody fences.
+		hostDies := i%2 == 0
+		if hostDies {
+			banks[old].Kill()
+		}
+		heir, took := w.takeover(banks, old, since)
+		t.Logf("kill %d: %s after %s (host dead: %v): first commit after %v", i+1, heir.Name, old.Name, hostDies, took)
+		w.must(w.StartNode(old))
+		_, err := old.WaitFor(w.ctx, "following", testcluster.IsFollowing)
+		w.must(err)
+		refuses(t, old)
+		if hostDies {
+			banks[old] = w.writer(old, "bank", "--reopen", "--rate", "300")
+		}
+	}
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	v := w.verify()
+	told := int64(0)
+	for _, n := range w.Nodes {
+		s, err := n.Status(w.ctx)
+		w.must(err)
+		told += s.Database(testcluster.DatabaseName).Quarantined
+	}
+	t.Logf("%+v, %d by the nodes' own count", v, told)
+	if low, high := int64(v.Quarantined), int64(v.Quarantined+v.Doubtful); told < low || told > high {
+		t.Errorf("the nodes report %d commits in quarantine; there are %d, and %d more that may be there", told, low, v.Doubtful)
+	}
+}
+
+// A primary that is stopped loses its reign. Resumed, it finds that out, and
+// what its application did meanwhile is in quarantine.
+func TestPrimaryStoppedAndResumed(t *testing.T) {
+	w := started(t, 3*time.Minute, testcluster.Options{})
+	banks := w.everywhere(200)
+	for range pick(1, 8) {
+		old := w.ready(banks)
+		since := app.Clock()
+		w.must(old.Stop())
+		heir, took := w.takeover(banks, old, since)
+		t.Logf("%s after %s: first commit after %v", heir.Name, old.Name, took)
+		w.must(old.Cont())
+		_, err := old.WaitFor(w.ctx, "following", testcluster.IsFollowing)
+		w.must(err)
+		refuses(t, old)
+	}
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	t.Logf("%+v", w.verify())
+}
+
+// A primary cut off from the others is fenced before another opens for writing,
+// as seen by somebody who tries to write everywhere all the time.
+func TestPrimaryPartitioned(t *testing.T) {
+	w := started(t, time.Duration(pick(3, 15))*time.Minute, testcluster.Options{Namespace: true})
+	banks := w.everywhere(200)
+	notes, probers := w.probers()
+	others := func(n int) (a, b int) { return n%3 + 1, (n+1)%3 + 1 }
+	cuts := []struct {
+		name string
+		cut  func(host int) error
+	}{
+		{"all its packets are dropped", w.Network.Cut},
+		{"it can only send", func(h int) error {
+			a, b := others(h)
+			return errors.Join(w.Network.Drop(a, h), w.Network.Drop(b, h))
+		}},
+		{"it can only receive", func(h int) error {
+			a, b := others(h)
+			return errors.Join(w.Network.Drop(h, a), w.Network.Drop(h, b))
+		}},
+		{"its link is down", w.Network.Unplug},
+	}
+	for i := range pick(2, 16) {
+		cut := cuts[i%len(cuts)]
+		old := w.ready(banks)
+		host := int(old.Name[1] - '0')
+		since := app.Clock()
+		w.must(cut.cut(host))
+		heir, took := w.takeover(banks, old, since)
+		t.Logf("%s: %s after %s: first commit after %v", cut.name, heir.Name, old.Name, took)
+		refuses(t, old)
+		w.more(banks[heir], 20)
+		w.must(errors.Join(w.Network.Heal(), w.Network.Plug(host)))
+		w.must(w.WaitSettled(w.ctx))
+	}
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	w.finish(probers...)
+	w.apart(notes)
+	t.Logf("%+v", w.verify())
+}
+
+// A follower cut off falls behind, serves what it has, and catches up.
+func TestFollowerPartitioned(t *testing.T) {
+	w := started(t, 2*time.Minute, testcluster.Options{Namespace: true})
+	banks := w.everywhere(200)
+	primary := w.ready(banks)
+	host := 2
+	if primary == w.Nodes[1] {
+		host = 3
+	}
+	follower := w.Nodes[host-1]
+	reader := w.app(follower, "reader")
+	w.must(w.Network.Cut(host))
+	w.more(banks[primary], 200)
+	w.more(reader, 50)
+	if now := w.primary(); now != primary {
+		t.Errorf("primary is %s, it was %s", now.Name, primary.Name)
+	}
+	w.must(w.Network.Heal())
+	w.must(w.WaitSettled(w.ctx))
+	w.more(reader, 50)
+	w.finish(reader)
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	if v := w.verify(); v.Quarantined != 0 {
+		t.Errorf("%+v: nothing was lost", v)
+	}
+}
+
+// A switchover under load loses nothing, and there is never more than one node
+// that takes writes.
+func TestSwitchoverUnderLoad(t *testing.T) {
+	w := started(t, 3*time.Minute, testcluster.Options{})
+	banks := w.everywhere(400)
+	notes, probers := w.probers()
+	for i := range pick(4, 30) {
+		old := w.ready(banks)
+		since := app.Clock()
+		_, err := old.Run(w.ctx, "switchover")
+		w.must(err)
+		heir, _ := w.takeover(banks, old, since)
+		refused := banks[old].Last().Refused
+		was := w.reported(banks[old], "a refusal", func(r app.Report) bool { return r.Refused > refused })
+		gap := time.Duration(banks[heir].Last().First - was.Last)
+		t.Logf("switchover %d: from %s to %s, gap in writes %v", i+1, old.Name, heir.Name, gap)
+		if gap > 5*time.Second {
+			t.Errorf("nobody took writes for %v", gap)
+		}
+	}
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	w.finish(probers...)
+	w.apart(notes)
+	if v := w.verify(); v.Quarantined != 0 {
+		t.Errorf("%+v: commits were not handed over", v)
+	}
+}
+
+// Stopping the primary in an orderly way is a switchover too.
+func TestPrimaryTerminated(t *testing.T) {
+	w := started(t, 2*time.Minute, testcluster.Options{})
+	banks := w.everywhere(300)
+	old := w.ready(banks)
+	since := app.Clock()
+	w.must(old.Terminate(30 * time.Second))
+	heir, took := w.takeover(banks, old, since)
+	t.Logf("%s took over, first commit %v after the request", heir.Name, took)
+	refuses(t, old)
+	w.must(w.StartNode(old))
+	w.must(w.WaitSettled(w.ctx))
+	for _, bank := range banks {
+		w.finish(bank)
+	}
+	if v := w.verify(); v.Quarantined != 0 {
+		t.Errorf("%+v: commits were not handed over", v)
+	}
+}
