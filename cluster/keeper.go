@@ -1,0 +1,182 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lsnode/lsnode/cluster/lease"
+)
+
+// errLeaseLost ends a reign.
+var errLeaseLost = errors.New("no majority of the voters has renewed the lease in time")
+
+// keeper keeps the lease of one epoch: it renews with every member, voter or not,
+// so that a member that becomes a voter counts at once. Its methods are safe for
+// concurrent use.
+type keeper struct {
+	epoch  uint64
+	timing lease.Timing
+	// renew asks one member for a promise; it returns nil if that was given.
+	renew   func(ctx context.Context, node string) error
+	changed notifier // the lease's end moved, or the members changed
+
+	mu      sync.Mutex
+	holder  *lease.Holder // guarded by mu
+	members []string      // guarded by mu
+}
+
+func newKeeper(epoch uint64, self string, timing lease.Timing, renew func(context.Context, string) error) *keeper {
+	return &keeper{epoch: epoch, timing: timing, renew: renew, holder: lease.NewHolder(epoch, self, timing)}
+}
+
+// setMembers takes the newest configuration, committed or not.
+func (k *keeper) setMembers(voters, all []string) {
+	k.mu.Lock()
+	k.holder.SetVoters(voters)
+	k.members = all
+	k.mu.Unlock()
+	k.changed.notify()
+}
+
+// run renews until ctx ends, and returns when all renewals have.
+func (k *keeper) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	running := map[string]context.CancelFunc{}
+	for {
+		changed := k.changed.next()
+		k.mu.Lock()
+		members := k.members
+		k.mu.Unlock()
+		wanted := map[string]bool{}
+		for _, m := range members {
+			wanted[m] = true
+			if running[m] == nil {
+				renewing, cancel := context.WithCancel(ctx)
+				running[m] = cancel
+				wg.Go(func() { k.renewLoop(renewing, m) })
+			}
+		}
+		for m, cancel := range running {
+			if !wanted[m] {
+				cancel()
+				delete(running, m)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			for _, cancel := range running {
+				cancel()
+			}
+			return
+		}
+	}
+}
+
+func (k *keeper) renewLoop(ctx context.Context, node string) {
+	ticker := time.NewTicker(k.timing.Renewal)
+	defer ticker.Stop()
+	for {
+		sent := now()
+		call, cancel := context.WithTimeout(ctx, k.timing.Lease)
+		err := k.renew(call, node)
+		cancel()
+		if err == nil {
+			k.answered(node, sent)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *keeper) answered(node string, sent time.Duration) {
+	k.mu.Lock()
+	before := k.holder.Until()
+	k.holder.Answered(node, sent)
+	moved := k.holder.Until() != before
+	k.mu.Unlock()
+	if moved {
+		k.changed.notify()
+	}
+}
+
+// fresh tells whether a member has promised lately.
+func (k *keeper) fresh(node string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.holder.Fresh(node, now())
+}
+
+// resign ends the lease for good.
+func (k *keeper) resign() {
+	k.mu.Lock()
+	k.holder.Resign()
+	k.mu.Unlock()
+	k.changed.notify()
+}
+
+// until returns the lease's end on the clock of leases.
+func (k *keeper) until() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.holder.Until()
+}
+
+// awaitValid returns once the lease is held.
+func (k *keeper) awaitValid(ctx context.Context) error {
+	for {
+		changed := k.changed.next()
+		if k.until() > now() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the lease of epoch %d: %w", k.epoch, ctx.Err())
+		}
+	}
+}
+
+// awaitLost returns errLeaseLost once the lease is over, or ctx's error.
+func (k *keeper) awaitLost(ctx context.Context) error {
+	for {
+		changed := k.changed.next()
+		until := k.until()
+		left := until - now()
+		if left <= 0 {
+			return errLeaseLost
+		}
+		timer := time.NewTimer(min(left, time.Hour))
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
+// Lease tells until when a primary may write. Safe for concurrent use.
+type Lease struct {
+	keeper *keeper
+}
+
+// Valid tells whether the primary may write at this moment.
+func (l Lease) Valid() bool { return now() < l.keeper.until() }
+
+// Until returns when the lease ends unless it is renewed before: a wall time that
+// can be compared with time.Now. A sole voter's is far in the future.
+func (l Lease) Until() time.Time { return wallTime(l.keeper.until()) }
+
+// Deadline is [Lease.Until] on CLOCK_BOOTTIME, which all processes of a host
+// share; the largest Duration for a sole voter, zero once it is over for good.
+func (l Lease) Deadline() time.Duration { return l.keeper.until() }
