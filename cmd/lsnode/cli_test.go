@@ -86,7 +86,7 @@ func TestExitStatus(t *testing.T) {
 		{"leave --http 127.0.0.1:1", 2, "this needs the cluster's token"},
 		{"switchover --http 127.0.0.1:1 --data-dir " + dir, 1, dir + " is the data dir of no node"},
 		{"release", 2, `expected "<path> ..."`},
-		{"release " + missing, 1, "release " + missing},
+		{"release " + missing, 1, "open database " + missing + ": it does not exist"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -66,6 +66,48 @@ func await(t *testing.T, what string, try func(context.Context) error) {
 	}
 }
 
+// sqlite runs the sqlite3 shell: in a process of its own, as an application is.
+func sqlite(t *testing.T, path, sql string) (string, error) {
+	t.Helper()
+	if _, err := exec.LookPath("sqlite3"); err != nil {
+		t.Skip("needs the sqlite3 shell")
+	}
+	out, err := exec.Command("sqlite3", path, sql).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// A file that carries the mark of a follower's copy can be written after
+// "release", and a file that is no database doesn't keep it from that.
+func TestRelease(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "app.db")
+	if out, err := sqlite(t, db, "PRAGMA journal_mode=wal; CREATE TABLE t(x)"); err != nil {
+		t.Fatal(out, err)
+	}
+	f, err := os.OpenFile(db, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{'L'}, 18); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const write = "INSERT INTO t VALUES(1); SELECT count(*) FROM t"
+	if out, err := sqlite(t, db, write); err == nil || !strings.Contains(out, "readonly") {
+		t.Fatalf("write on a copy: %q, %v", out, err)
+	}
+	other := writeFile(t, filepath.Join(dir, "other"), strings.Repeat("no database\n", 1000))
+	got := call(t, nil, nil, "release", other, db)
+	if got.code != 1 || !strings.Contains(got.err, other) || !strings.Contains(got.err, db+" is an ordinary database") {
+		t.Errorf("release: %+v", got)
+	}
+	if out, err := sqlite(t, db, write); err != nil || out != "1" {
+		t.Errorf("write after release: %q, %v", out, err)
+	}
+}
+
 // One node from its first start to its end, as a person would run it.
 func TestOneNode(t *testing.T) {
 	dir := t.TempDir()
@@ -73,8 +115,8 @@ func TestOneNode(t *testing.T) {
 	config := writeFile(t, filepath.Join(dir, "lsnode.yml"), strings.Join([]string{
 		"name: n1", "data-dir: " + data, "db: [" + filepath.Join(dir, "app.db") + "]", "listen: 127.0.0.1:0", "http: 127.0.0.1:0", "",
 	}, "\n"))
-	if out, err := exec.Command("sqlite3", filepath.Join(dir, "app.db"), "CREATE TABLE t(x); INSERT INTO t VALUES(1)").CombinedOutput(); err != nil {
-		t.Skipf("the sqlite3 shell makes the database: %v %s", err, out)
+	if out, err := sqlite(t, filepath.Join(dir, "app.db"), "CREATE TABLE t(x); INSERT INTO t VALUES(1)"); err != nil {
+		t.Fatal(out, err)
 	}
 	cmd, log := program(t, "run", "--config", config)
 	client := new(api.Client)

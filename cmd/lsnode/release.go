@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/lsnode/lsnode/walstream/apply"
@@ -10,13 +11,16 @@ type releaseCmd struct {
 	Path []string `arg:"" help:"The file, or several."`
 }
 
-// Run implements "lsnode release".
+// Run implements "lsnode release". A file that can't be released keeps none of
+// the others from it.
 func (c *releaseCmd) Run(a *app) error {
+	var errs []error
 	for _, path := range c.Path {
 		if err := apply.Release(a.ctx, path); err != nil {
-			return fmt.Errorf("release %s: %w", path, err)
+			errs = append(errs, err) // it says "release PATH"
+			continue
 		}
 		fmt.Fprintf(a.err, "%s is an ordinary database: connections opened from now on can write.\n", path)
 	}
-	return nil
+	return errors.Join(errs...)
 }
