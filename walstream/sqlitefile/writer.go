@@ -2,7 +2,6 @@ package sqlitefile
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -340,45 +339,4 @@ func (w *Writer) startWAL() error {
 	w.hdr.Salt, w.hdr.BigEndian, w.hdr.PageSize, w.hdr.Cksum = h.Salt, h.BigEndian, h.PageSize, c
 	w.cksum = c
 	return nil
-}
-
-// nextSalt is what a restart makes of a salt: one more, and random.
-func nextSalt(s Salt) Salt {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return Salt{s[0] + 1, binary.BigEndian.Uint32(b[:])}
-}
-
-// Restart lets the next transaction begin the WAL anew, if all of it is in the
-// database file and no reader needs it. The caller has made the database file
-// durable. It never waits: false means not now. No transaction is in hand.
-func (w *Writer) Restart() (done bool, err error) {
-	if !w.held || w.dirty || len(w.pages) > 0 {
-		return false, errors.New("restart WAL: write lock not held, or in a transaction")
-	}
-	if w.hdr.MaxFrame == 0 {
-		return true, nil
-	}
-	// Without the checkpoint lock a checkpoint of an older SQLite, begun before
-	// the restart, could go on after it with frames of the new generation.
-	if ok, err := TryLock(w.f.Shm, LockCheckpoint, 1, true); err != nil || !ok {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, Unlock(w.f.Shm, LockCheckpoint, 1)) }()
-	if w.f.Index.Backfill() != w.hdr.MaxFrame {
-		return false, nil
-	}
-	if ok, err := TryLock(w.f.Shm, LockRead(1), ReadLocks-1, true); err != nil || !ok {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, Unlock(w.f.Shm, LockRead(1), ReadLocks-1)) }()
-	h := w.hdr
-	h.MaxFrame, h.Salt = 0, nextSalt(h.Salt)
-	if err := w.f.Index.publish(h); err != nil {
-		return false, err
-	}
-	w.f.Index.restart()
-	w.hdr = h
-	w.reset()
-	return true, nil
 }

@@ -1,0 +1,173 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsnode/lsnode/walstream/sqlitedb"
+)
+
+// Stats are figures about a Replica, for metrics.
+type Stats struct {
+	Frames      uint32        // in the WAL
+	Copied      uint32        // of these, copied into the database file
+	Checkpoints uint64        // run
+	Restarts    uint64        // of the WAL
+	Kept        uint64        // times that readers kept the WAL from restarting
+	KeptSince   time.Time     // since when they do; zero: they don't
+	Paused      time.Duration // that applying stood still for it, in all
+}
+
+// Stats returns figures as of now.
+func (r *Replica) Stats() Stats {
+	r.mu.Lock()
+	s := r.mu.stats
+	r.mu.Unlock()
+	h, _ := r.files.Index.Header()
+	s.Frames, s.Copied = h.MaxFrame, r.files.Index.Backfill()
+	return s
+}
+
+// Run keeps the WAL short and the record fresh until ctx ends, and returns
+// ctx's error. When the WAL has grown by Config.CheckpointFrames, or nothing was
+// applied for Config.IdleAfter, it copies the WAL into the database, lets it
+// restart, and records the position. Failures (a full disk) are logged and
+// tried again. One Run may run at a time.
+func (r *Replica) Run(ctx context.Context) error {
+	idle := time.NewTimer(r.c.IdleAfter)
+	defer idle.Stop()
+	next := r.c.CheckpointFrames // the length at which to try next
+	fresh := true                // something was applied since the last try
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-r.kick:
+			fresh = true
+			idle.Reset(r.c.IdleAfter)
+			if h, _ := r.files.Index.Header(); h.MaxFrame < next {
+				continue
+			}
+		case <-idle.C:
+			idle.Reset(r.c.IdleAfter)
+			if h, _ := r.files.Index.Header(); !fresh && h.MaxFrame == 0 {
+				continue
+			}
+		}
+		fresh = false
+		restarted, err := r.checkpoint(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.c.Logger.Error("checkpoint of a copy failed; it is tried again", "path", r.c.DB.Path(), "error", err)
+		}
+		next = r.nextLimit(restarted)
+	}
+}
+
+// nextLimit is how long the WAL may be at the next try. If readers or an error
+// kept it from restarting, it grows by a quarter first: every try has a price.
+func (r *Replica) nextLimit(restarted bool) uint32 {
+	if restarted {
+		return r.c.CheckpointFrames
+	}
+	h, _ := r.files.Index.Header()
+	return h.MaxFrame + max(r.c.CheckpointFrames, h.MaxFrame/4)
+}
+
+// checkpoint copies the WAL into the database, lets it restart if it can, and
+// records the position.
+func (r *Replica) checkpoint(ctx context.Context) (restarted bool, err error) {
+	if !r.Fenced() {
+		return false, nil
+	}
+	all, err := r.copyBeside(ctx)
+	if err == nil && all {
+		restarted, err = r.restart(ctx)
+	}
+	r.noteRestart(restarted)
+	if err != nil {
+		return restarted, err
+	}
+	return restarted, r.recordPosition(ctx, false)
+}
+
+// copyBeside runs a passive checkpoint while applying goes on, which SQLite
+// allows. It tells whether readers let it copy all that was in the WAL when it
+// began.
+//
+// Nothing is copied that the log does not have on disk, or a power loss could
+// leave the copy ahead of its log: a read transaction begun before the log is synced
+// keeps the checkpoint from going beyond it.
+func (r *Replica) copyBeside(ctx context.Context) (all bool, err error) {
+	r.apply.Lock()
+	end := r.apply.w.Header().MaxFrame
+	err = r.bound.BeginRead()
+	r.apply.Unlock()
+	if err != nil {
+		return false, fmt.Errorf("checkpoint: %w", err)
+	}
+	err = r.copyFrames(ctx)
+	if err := errors.Join(err, r.bound.EndRead()); err != nil {
+		return false, err
+	}
+	return r.files.Index.Backfill() >= end, nil
+}
+
+// copyFrames runs a passive checkpoint: as much as readers allow.
+func (r *Replica) copyFrames(ctx context.Context) error {
+	if err := r.c.SyncLog(ctx); err != nil {
+		return fmt.Errorf("checkpoint: sync log: %w", err)
+	}
+	_, _, _, err := r.conn.Checkpoint(sqlitedb.Passive)
+	return err
+}
+
+// restart makes a moment with nothing left to copy, and lets the WAL restart in
+// it. Applying stands still meanwhile.
+func (r *Replica) restart(ctx context.Context) (bool, error) {
+	r.apply.Lock()
+	defer r.apply.Unlock()
+	begin := time.Now()
+	defer func() { r.notePause(time.Since(begin)) }()
+	if !r.apply.w.Held() {
+		return false, nil
+	}
+	// No frame is added now, so syncing the log first is enough.
+	if h := r.apply.w.Header(); r.files.Index.Backfill() != h.MaxFrame {
+		if err := r.copyFrames(ctx); err != nil {
+			return false, err
+		}
+	}
+	// Another process may have checkpointed without fsync. Its connection could
+	// not restart the WAL, we can: so what is in the file must be durable.
+	if err := unix.Fdatasync(int(r.files.Main.Fd())); err != nil {
+		return false, fmt.Errorf("sync database: %w", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, r.c.MaxPause)
+	defer cancel()
+	return r.apply.w.Restart(wait, r.c.KeepWAL)
+}
+
+func (r *Replica) noteRestart(restarted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.stats.Checkpoints++
+	if restarted {
+		r.mu.stats.Restarts++
+		r.mu.stats.KeptSince = time.Time{}
+		return
+	}
+	r.mu.stats.Kept++
+	if r.mu.stats.KeptSince.IsZero() {
+		r.mu.stats.KeptSince = time.Now()
+	}
+}
+
+func (r *Replica) notePause(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.stats.Paused += d
+}
