@@ -26,16 +26,20 @@ var tokenEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 // Token is the secret of a cluster, compared with [Token.Equal]. The zero value
 // means "none". Printing, logging or marshalling one shows its key ID only.
 type Token struct {
-	// A pointer, because fmt can't call String on an unexported field of some
-	// other struct: it would print an array there, but not what is pointed at.
-	secret *[secretSize]byte
+	// A function, because fmt can't call String on an unexported field of some
+	// other struct: it would print bytes there, also behind a pointer.
+	secret func() [secretSize]byte
 }
 
 // NewToken makes a random token.
 func NewToken() Token {
-	t := Token{secret: new([secretSize]byte)}
-	rand.Read(t.secret[:]) // never returns an error
-	return t
+	var secret [secretSize]byte
+	rand.Read(secret[:]) // never returns an error
+	return newToken(secret)
+}
+
+func newToken(secret [secretSize]byte) Token {
+	return Token{secret: func() [secretSize]byte { return secret }}
 }
 
 // ParseToken is the inverse of [Token.Reveal]. White space around the text is
@@ -54,7 +58,7 @@ func ParseToken(s string) (Token, error) {
 	if err != nil || len(secret) != secretSize {
 		return Token{}, fmt.Errorf("parse token: %w: letters that no token has", ErrToken)
 	}
-	t := Token{secret: (*[secretSize]byte)(secret)}
+	t := newToken([secretSize]byte(secret))
 	// The last letter has bits to spare, and two texts must not be one token.
 	if t.Reveal() != s {
 		return Token{}, fmt.Errorf("parse token: %w: letters that no token has", ErrToken)
@@ -81,7 +85,8 @@ func (t Token) bytes() []byte {
 	if t.secret == nil {
 		return make([]byte, secretSize)
 	}
-	return t.secret[:]
+	secret := t.secret()
+	return secret[:]
 }
 
 // String returns the key ID, never the secret.
