@@ -64,7 +64,7 @@ func TestNetwork(t *testing.T) {
 	if err := reach(n, 2, 1); err != nil {
 		t.Errorf("after plugging in: %v", err)
 	}
-	if _, err := net.DialTimeout("tcp", n.Address(1)+":7000", 200*time.Millisecond); err == nil {
+	if err := answered(net.DialTimeout("tcp", n.Address(1)+":7000", 200*time.Millisecond))(n.Address(1)); err == nil {
 		t.Error("the network is visible from outside")
 	}
 
@@ -111,14 +111,23 @@ func serve(t *testing.T, n *Network, host int) {
 func reach(n *Network, from, to int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
 	defer cancel()
-	conn, err := n.Space(from).dial(ctx, "tcp", n.Address(to)+":7000")
-	if err != nil {
-		return err
+	return answered(n.Space(from).dial(ctx, "tcp", n.Address(to)+":7000"))(n.Address(to))
+}
+
+// answered checks that a connection was made, and to whom.
+func answered(conn net.Conn, err error) func(want string) error {
+	return func(want string) error {
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		got, err := io.ReadAll(conn)
+		if string(got) != want {
+			return errors.Join(err, errors.New("wrong host"))
+		}
+		return nil
 	}
-	defer conn.Close()
-	got, err := io.ReadAll(conn)
-	if string(got) != n.Address(to) {
-		return errors.Join(err, errors.New("wrong host"))
-	}
-	return nil
 }

@@ -95,7 +95,7 @@ func TestStrangersGetNothing(t *testing.T) {
 }
 
 // offered are the names under which nodes speak to each other.
-var offered = []string{"lsnode-raft", "lsnode-rpc", "lsnode-nats", "lsnode-log", "lsnode-repair", "lsnode-gossip", "lsnode"}
+var offered = []string{"lsnode-raft/1", "lsnode-rpc/1", "lsnode-gossip/1", "lsnode-stream/1", "lsnode-nats/1", "lsnode-pull/1"}
 
 func each(all []string) (one [][]string) {
 	for _, s := range all {
