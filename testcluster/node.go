@@ -244,7 +244,13 @@ func (n *Node) DB(name string) string {
 // Run runs the program with a client command such as "status" or "switchover"
 // against this node and returns what it printed to stdout.
 func (n *Node) Run(ctx context.Context, command string, args ...string) (string, error) {
-	argv := n.Space.command(append([]string{n.Binary, command, "--data-dir", n.DataDir}, args...))
+	return n.Exec(ctx, append([]string{command, "--data-dir", n.DataDir}, args...)...)
+}
+
+// Exec runs the program with any arguments where the node is and returns what
+// it printed to stdout. The error holds what it printed to stderr.
+func (n *Node) Exec(ctx context.Context, args ...string) (string, error) {
+	argv := n.Space.command(append([]string{n.Binary}, args...))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -252,7 +258,7 @@ func (n *Node) Run(ctx context.Context, command string, args ...string) (string,
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}
 	if err != nil {
-		return string(out), fmt.Errorf("run lsnode %s on node %s: %w", command, n.Name, err)
+		return string(out), fmt.Errorf("run lsnode %s on node %s: %w", args[0], n.Name, err)
 	}
 	return string(out), nil
 }
