@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lsnode/lsnode/cluster/consensus"
@@ -29,8 +30,9 @@ type Cluster struct {
 	identity *identity.Identity
 	voter    *voter
 	machine  *machine
-	changed  notifier // state, role or members
-	removed  chan struct{}
+	changed  notifier              // state, role or members
+	removed  chan struct{}         // closed once this node is no member any more
+	crowd    atomic.Pointer[crowd] // set once, when the cluster's ID is known
 
 	// Set by start, and not changed afterwards.
 	token     secure.Token
@@ -39,7 +41,6 @@ type Cluster struct {
 	server    *rpc.Server
 	client    *rpc.Client
 	raft      *consensus.Consensus
-	crowd     *crowd
 	stop      context.CancelFunc // ends what the RPC server does
 
 	mu         sync.Mutex
@@ -103,9 +104,6 @@ func (c *Cluster) start(ctx context.Context, create bool) error {
 	c.stop = stop
 	c.client = rpc.NewMuxClient(c.mux)
 	c.server = rpc.NewServer(c.logger)
-	if c.crowd, err = c.openCrowd(); err != nil {
-		return err
-	}
 	c.raft, err = consensus.Open(consensus.Config{
 		Dir:       filepath.Join(c.config.DataDir, "raft"),
 		Mux:       c.mux,
@@ -117,6 +115,11 @@ func (c *Cluster) start(ctx context.Context, create bool) error {
 	})
 	if err != nil {
 		return err
+	}
+	if !c.Fresh() {
+		if err := c.openCrowd(ctx); err != nil {
+			return err
+		}
 	}
 	c.handleMethods()
 	c.server.ServeMux(serving, c.mux)
@@ -151,8 +154,8 @@ func (c *Cluster) Close() error {
 	if c.raft != nil {
 		closeOne(c.raft)
 	}
-	if c.crowd != nil {
-		closeOne(c.crowd)
+	if w := c.crowd.Load(); w != nil {
+		closeOne(w)
 	}
 	if c.client != nil {
 		closeOne(c.client)
@@ -264,32 +267,6 @@ func (c *Cluster) Dial(ctx context.Context, node, alpn string) (net.Conn, error)
 	return c.mux.Dial(ctx, mux.At(node, address), alpn)
 }
 
-// resolve returns where a member is, "host:port", as gossip or the state know it,
-// or "".
-func (c *Cluster) resolve(id string) string {
-	if address := c.crowd.address(id); address != "" {
-		return address
-	}
-	return c.State().Nodes[id].Address
-}
-
-// hostport is resolve, with Raft's configuration as the last resort: right after
-// a start the state is still empty.
-func (c *Cluster) hostport(id string) string {
-	if id == c.Self() {
-		return c.advertise
-	}
-	if address := c.resolve(id); address != "" {
-		return address
-	}
-	for _, m := range c.raft.Configuration() {
-		if m.ID == id {
-			return m.Address
-		}
-	}
-	return ""
-}
-
 // nameOf returns a member's name, for people; its ID if it has none.
 func (c *Cluster) nameOf(id string) string {
 	if n, ok := c.State().Nodes[id]; ok {
@@ -333,7 +310,9 @@ func (c *Cluster) setRole(role Role, epoch uint64, reason string) {
 	c.role = role
 	c.mu.Unlock()
 	c.logger.Info("role", "role", role, "was", old, "epoch", epoch, "reason", reason)
-	c.crowd.announce(role, epoch)
+	if w := c.crowd.Load(); w != nil {
+		w.gossip.Announce(string(role), epoch)
+	}
 	c.changed.notify()
 }
 

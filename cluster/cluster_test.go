@@ -13,7 +13,6 @@ import (
 
 	"github.com/lsnode/lsnode/cluster"
 	"github.com/lsnode/lsnode/cluster/secure"
-	"github.com/lsnode/lsnode/cluster/state"
 )
 
 // generous is how long a test waits for something that takes a second or two on
@@ -37,13 +36,14 @@ type node struct {
 // world is a test's nodes.
 type world struct {
 	t       *testing.T
+	dir     string // removed after the cleanup below
 	referee *referee
 	token   secure.Token
 	nodes   []*node
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, referee: newReferee(t), token: secure.NewToken()}
+	w := &world{t: t, dir: t.TempDir(), referee: newReferee(t), token: secure.NewToken()}
 	t.Cleanup(func() {
 		for _, n := range w.nodes {
 			n.kill()
@@ -53,7 +53,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) add(name string, change func(*cluster.Config)) *node {
-	n := &node{w: w, name: name, dir: filepath.Join(w.t.TempDir(), name), disk: newDisk(), change: change}
+	n := &node{w: w, name: name, dir: filepath.Join(w.dir, fmt.Sprint(len(w.nodes), "-", name)), disk: newDisk(), change: change}
 	w.nodes = append(w.nodes, n)
 	return n
 }
@@ -216,5 +216,3 @@ func TestThreeNodesFailOver(t *testing.T) {
 		w.eventually(old.name+" follows", func() bool { return old.c.Role() == cluster.RoleFollower })
 	}
 }
-
-var _ = state.Position{}

@@ -54,7 +54,16 @@ func (c *Cluster) bootstrap(ctx context.Context) error {
 	if _, err := c.apply(ctx, state.Command{PutNode: &self}); err != nil {
 		return err
 	}
-	return c.identity.SetCluster(id)
+	return c.belong(ctx, id)
+}
+
+// belong makes this data dir the cluster's, durable on return, and joins the
+// gossip.
+func (c *Cluster) belong(ctx context.Context, id string) error {
+	if err := c.identity.SetCluster(id); err != nil {
+		return err
+	}
+	return c.openCrowd(ctx)
 }
 
 // Join makes this node a member of the cluster that the peers ("host:port")
@@ -77,7 +86,7 @@ func (c *Cluster) Join(ctx context.Context, peers []string) error {
 	for {
 		id, err := c.askToJoin(ctx, peers, self)
 		if err == nil {
-			return c.identity.SetCluster(id)
+			return c.belong(ctx, id)
 		}
 		if !retryable(err) || ctx.Err() != nil {
 			return fmt.Errorf("join cluster: %w", err)
@@ -217,7 +226,7 @@ func (c *Cluster) admit(ctx context.Context, r nodeRequest) (joinResponse, error
 		return joinResponse{}, fmt.Errorf("admit node %s: %w", r.Node.Name, err)
 	}
 	if old, ok := c.State().Named(r.Node.Name); ok && old.ID != r.Node.ID {
-		if c.Alive(old.ID) {
+		if c.answers(ctx, old.ID) {
 			return joinResponse{}, fmt.Errorf("admit node %s: %w by node %s, which is alive", r.Node.Name, ErrNameTaken, old.ID)
 		}
 		c.logger.Warn("a new node takes the name of one that is not alive, which is removed", "name", r.Node.Name, "removed", old.ID, "node", r.Node.ID)

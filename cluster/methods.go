@@ -21,6 +21,7 @@ const (
 	methodRemove     = "cluster.remove"     //
 	methodPropose    = "cluster.propose"    //
 	methodSwitchover = "cluster.switchover" //
+	methodPing       = "cluster.ping"       // anyone to anyone
 	methodRemoved    = "cluster.removed"    // the leader to who was removed
 )
 
@@ -70,6 +71,7 @@ func (c *Cluster) handleMethods() {
 		c.voter.fenced(r.Epoch)
 		return empty{}, nil
 	}))
+	c.server.Handle(methodPing, method(func(context.Context, string, empty) (empty, error) { return empty{}, nil }))
 	c.server.Handle(methodRemoved, method(func(_ context.Context, _ string, r idRequest) (empty, error) {
 		if r.ID == c.Self() {
 			c.setRemoved()
