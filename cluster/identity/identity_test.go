@@ -96,16 +96,3 @@ func TestLock(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func FuzzLoad(f *testing.F) {
-	f.Add([]byte(`{"version":1,"node":"0123456789abcdefghijklmnop","created":"2026-01-01T00:00:00Z"}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "identity.json"), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if id, err := identity.Load(dir); err == nil && !identity.ValidID(id.Node()) {
-			t.Errorf("accepted %q", id.Node())
-		}
-	})
-}

@@ -164,32 +164,45 @@ func knock(t *testing.T, address string, config *tls.Config) string {
 }
 
 // TestIdleStrangersDoNotBlock: connections that never begin the handshake are
-// dropped in favour of new ones, and by themselves after a while.
+// dropped in favour of new ones.
 func TestIdleStrangersDoNotBlock(t *testing.T) {
 	token := secure.NewToken()
-	server := listen(t, token, "server", func(c *mux.Config) { c.MaxHandshakes = 4; c.HandshakeTimeout = 10 * time.Second })
+	server := listen(t, token, "server", func(c *mux.Config) { c.MaxHandshakes = 4; c.HandshakeTimeout = time.Hour })
 	serveEcho(server)
 	friend := listen(t, token, "friend", nil)
-	var idle []net.Conn
+	oldest := idle(t, server)
 	for range 20 {
-		conn, err := net.Dial("tcp", server.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		idle = append(idle, conn)
+		idle(t, server)
 	}
 	if got, want := greet(t, friend, server.Addr().String()), "hello friend, says server"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	_ = idle[0].SetReadDeadline(time.Now().Add(8 * time.Second))
-	if _, err := idle[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
-		t.Errorf("the oldest of too many: %v, want it closed", err)
+	expectClosed(t, oldest)
+}
+
+// TestIdleStrangersAreDropped: also when nobody else comes.
+func TestIdleStrangersAreDropped(t *testing.T) {
+	server := listen(t, secure.NewToken(), "server", func(c *mux.Config) { c.HandshakeTimeout = 100 * time.Millisecond })
+	expectClosed(t, idle(t, server))
+}
+
+// idle connects and says nothing.
+func idle(t *testing.T, server *mux.Mux) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	last := idle[len(idle)-1]
-	_ = last.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if _, err := last.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
-		t.Errorf("one that says nothing: %v, want it closed", err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// expectClosed waits until the other end has closed the connection.
+func expectClosed(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
+		t.Errorf("got %v, want the connection closed", err)
 	}
 }
 
