@@ -27,6 +27,16 @@ func (w *world) takeover(banks map[*testcluster.Node]*app.Child, old *testcluste
 	}
 }
 
+// watched starts a reader on every node. At a failover it may see commits go
+// that no majority had, and never half of one, nor an error.
+func (w *world) watched() (readers []*app.Child) {
+	w.t.Helper()
+	for _, n := range w.Nodes {
+		readers = append(readers, w.app(n, "reader", "--forward=false", "--rate", "300"))
+	}
+	return readers
+}
+
 // ready waits until the cluster is whole and the primary's bank writes.
 func (w *world) ready(banks map[*testcluster.Node]*app.Child) *testcluster.Node {
 	w.t.Helper()
@@ -42,6 +52,7 @@ func (w *world) ready(banks map[*testcluster.Node]*app.Child) *testcluster.Node 
 func TestPrimaryKilled(t *testing.T) {
 	w := started(t, time.Duration(pick(3, 15))*time.Minute, testcluster.Options{})
 	banks := w.everywhere(300)
+	readers := w.watched()
 	for i := range pick(4, 20) {
 		old := w.ready(banks)
 		since := app.Clock()
@@ -62,6 +73,7 @@ func TestPrimaryKilled(t *testing.T) {
 			banks[old] = w.writer(old, "bank", "--reopen", "--rate", "300")
 		}
 	}
+	w.finish(readers...)
 	for _, bank := range banks {
 		w.finish(bank)
 	}
@@ -83,6 +95,7 @@ func TestPrimaryKilled(t *testing.T) {
 func TestPrimaryStoppedAndResumed(t *testing.T) {
 	w := started(t, 3*time.Minute, testcluster.Options{})
 	banks := w.everywhere(200)
+	readers := w.watched()
 	for range pick(1, 8) {
 		old := w.ready(banks)
 		since := app.Clock()
@@ -94,6 +107,7 @@ func TestPrimaryStoppedAndResumed(t *testing.T) {
 		w.must(err)
 		refuses(t, old)
 	}
+	w.finish(readers...)
 	for _, bank := range banks {
 		w.finish(bank)
 	}

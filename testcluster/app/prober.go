@@ -36,38 +36,17 @@ func runProber(ctx context.Context, r *run) (err error) {
 		return fmt.Errorf("open file of intervals: %w", err)
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	var long *Conn
-	defer func() { err = errors.Join(err, long.Close()) }()
+	p := &prober{run: r}
+	defer func() { err = errors.Join(err, p.long.Close()) }()
 	for ctx.Err() == nil {
-		fresh, err := Open(r.db, Settings{Busy: probeBusy})
-		if err != nil {
-			if !isMissing(err) {
-				return fmt.Errorf("open: %w", err)
-			}
-			wait(ctx, 10*time.Millisecond)
-			continue
-		}
-		note, err := r.probe(fresh)
-		err = errors.Join(err, fresh.Close())
-		wrote := strings.HasPrefix(note, "W")
-		if err == nil && long != nil {
-			var second string
-			if second, err = r.probe(long); !wrote || strings.HasPrefix(second, "W") {
-				note += second
-			} else {
-				// SQLite remembers the mark for as long as a connection is open.
-				err = errors.Join(err, long.Close())
-				long = nil
-			}
-		}
-		if err == nil && note != "" {
-			_, err = out.WriteString(note)
-		}
-		if err == nil && long == nil {
-			long, err = Open(r.db, Settings{Busy: probeBusy})
-		}
+		note, err := p.round()
 		if err != nil && !isMissing(err) {
 			return err
+		}
+		if note != "" {
+			if _, err := out.WriteString(note); err != nil {
+				return fmt.Errorf("note interval: %w", err)
+			}
 		}
 		if err := r.tell(); err != nil {
 			return err
@@ -75,6 +54,39 @@ func runProber(ctx context.Context, r *run) (err error) {
 		wait(ctx, 2*time.Millisecond)
 	}
 	return nil
+}
+
+// prober is a run with the connection that stays open; nil before the first.
+type prober struct {
+	*run
+	long *Conn
+}
+
+// round probes once on a fresh connection and once on the long one.
+func (p *prober) round() (note string, err error) {
+	fresh, err := Open(p.db, Settings{Busy: probeBusy})
+	if err != nil {
+		return "", err
+	}
+	note, err = p.probe(fresh)
+	if err = errors.Join(err, fresh.Close()); err != nil {
+		return "", err
+	}
+	if p.long == nil {
+		p.long, err = Open(p.db, Settings{Busy: probeBusy})
+		return note, err
+	}
+	second, err := p.probe(p.long)
+	if err != nil {
+		return note, err
+	}
+	if strings.HasPrefix(note, "W") && !strings.HasPrefix(second, "W") {
+		// SQLite remembers the mark for as long as a connection is open.
+		err = p.long.Close()
+		p.long = nil
+		return note, err
+	}
+	return note + second, nil
 }
 
 // probe returns what to note; nothing if the answer says nothing.
