@@ -23,16 +23,33 @@ type Identity struct {
 func (db *DB) Identity() Identity { return db.identity }
 
 // Replaced tells whether the path leads to another file by now, or to none:
-// then err wraps [fs.ErrNotExist].
+// then err wraps [fs.ErrNotExist]. A -wal or -shm that is another file or gone
+// counts as well: SQLite would no longer share with this DB what is committed.
 func (db *DB) Replaced() (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(db.path, &st); err != nil {
-		if errors.Is(err, unix.ENOENT) {
-			err = fs.ErrNotExist
-		}
+	same, err := sameFile(db.path, db.main)
+	if err != nil {
 		return true, fmt.Errorf("look at database %s: %w", db.path, err)
 	}
-	return st.Dev != db.identity.Device || st.Ino != db.identity.Inode, nil
+	for _, f := range []*os.File{db.wal, db.shm} {
+		ok, err := sameFile(f.Name(), f)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return true, fmt.Errorf("look at %s: %w", f.Name(), err)
+		}
+		same = same && ok
+	}
+	return !same, nil
+}
+
+// sameFile tells whether the path leads to the open file.
+func sameFile(path string, f *os.File) (bool, error) {
+	var there, open unix.Stat_t
+	if err := unix.Stat(path, &there); err != nil {
+		return false, err // a unix.Errno: errors.Is knows ENOENT as fs.ErrNotExist
+	}
+	if err := unix.Fstat(int(f.Fd()), &open); err != nil {
+		return false, err
+	}
+	return there.Dev == open.Dev && there.Ino == open.Ino, nil
 }
 
 func identify(f *os.File) (Identity, error) {

@@ -59,25 +59,41 @@ func (db *DB) Snapshot(ctx context.Context, writeLocked bool) (_ *Snapshot, err 
 
 // begin is called under the write lock, so that the header can't move.
 func (s *Snapshot) begin(ctx context.Context) error {
-	if err := s.conn.BeginRead(); err != nil {
-		return err
-	}
+	// First the header: if it is torn, a read would want the write lock to recover
+	// it, which it can't get while we have it.
 	h, err := s.db.Header(ctx)
 	if err != nil {
 		return err
 	}
-	s.header, s.count = h, h.PageCount
-	s.copied = s.db.index.Backfill() == h.MaxFrame
-	if h.MaxFrame > 0 {
-		return nil
-	}
-	// With an empty WAL the size is in the file alone.
-	st, err := s.db.main.Stat()
-	if err != nil {
+	if err := s.conn.BeginRead(); err != nil {
 		return err
 	}
-	s.count = uint32(st.Size() / int64(s.db.pageSize))
-	return nil
+	s.header, s.count = h, h.PageCount
+	s.copied = s.db.index.Backfill() == h.MaxFrame
+	if s.count == 0 {
+		s.count, err = s.db.fileCount()
+	}
+	return err
+}
+
+// fileCount returns the size of the database as SQLite knows it when its WAL has
+// never had a commit: page 1 says it, unless an old version of SQLite has
+// written since; then the length of the file does.
+func (db *DB) fileCount() (uint32, error) {
+	st, err := db.main.Stat()
+	if err != nil {
+		return 0, err
+	}
+	count := uint32(st.Size() / int64(db.pageSize))
+	var head [sqlitefile.DBHeaderSize]byte
+	if _, err := db.main.ReadAt(head[:], 0); err != nil {
+		return 0, fmt.Errorf("read page 1: %w", err)
+	}
+	h, err := sqlitefile.ParseDBHeader(head[:])
+	if err == nil && h.ChangeCounter == h.VersionValid && h.PageCount > 0 && h.PageCount < count {
+		count = h.PageCount
+	}
+	return count, err
 }
 
 // Header reads a consistent header of the wal-index, which another process may

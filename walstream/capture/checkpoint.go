@@ -1,0 +1,242 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lsnode/lsnode/walstream/sqlitedb"
+	"github.com/lsnode/lsnode/walstream/sqlitefile"
+)
+
+// Bounds of keeping the WAL short.
+const (
+	passes      = 3                      // checkpoints in a row, as long as each leaves less
+	holdWait    = 250 * time.Millisecond // how long to wait for writers before holding them
+	forceFirst  = 100 * time.Millisecond // pause after a forced restart that did not succeed
+	forceLast   = 10 * time.Second
+	retryPassed = time.Second // pause after a checkpoint that others kept from copying
+)
+
+// checkpointer runs checkpoints beside the capture, because they wait for the
+// disk.
+type checkpointer struct {
+	db   *sqlitedb.DB
+	kick chan struct{}
+
+	conn chan *sqlitedb.Conn // the connection, while nobody uses it
+	last struct {            // of the last pass; guarded by whoever has conn
+		frames, copied uint32
+		salt           sqlitefile.Salt
+		at             time.Time
+		count          uint64
+	}
+}
+
+func newCheckpointer(ctx context.Context, db *sqlitedb.DB) (*checkpointer, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k := &checkpointer{db: db, kick: make(chan struct{}, 1), conn: make(chan *sqlitedb.Conn, 1)}
+	k.conn <- conn
+	return k, nil
+}
+
+func (k *checkpointer) close() error { return (<-k.conn).Close() }
+
+// run checkpoints when kicked, until ctx ends, and calls done after each.
+func (k *checkpointer) run(ctx context.Context, done func(error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.kick:
+		}
+		var conn *sqlitedb.Conn
+		select {
+		case <-ctx.Done():
+			return
+		case conn = <-k.conn:
+		}
+		_, err := k.passes(conn)
+		k.conn <- conn
+		done(err)
+	}
+}
+
+// due tells whether frames wait that a checkpoint would copy. It is false while
+// one runs.
+func (k *checkpointer) due(h sqlitefile.IndexHeader, copied, threshold uint32) bool {
+	select {
+	case conn := <-k.conn:
+		defer func() { k.conn <- conn }()
+	default:
+		return false
+	}
+	if h.MaxFrame < copied || h.MaxFrame-copied < threshold {
+		return false
+	}
+	// If the last one could not copy (a reader of others stays), another one at
+	// once can't either.
+	stuck := k.last.salt == h.Salt && k.last.copied == copied && h.MaxFrame-k.last.frames < threshold/2
+	return !stuck || time.Since(k.last.at) > retryPassed
+}
+
+// passes copies what can be copied, and returns how many frames are left.
+func (k *checkpointer) passes(conn *sqlitedb.Conn) (left int, err error) {
+	for range passes {
+		frames, copied, _, err := conn.Checkpoint(sqlitedb.Passive)
+		if err != nil {
+			return 0, err
+		}
+		before := left
+		left = max(frames-copied, 0)
+		h, _ := k.db.Index().Header()
+		k.last.frames, k.last.copied, k.last.salt, k.last.at = uint32(max(frames, 0)), uint32(max(copied, 0)), h.Salt, time.Now()
+		k.last.count++
+		if left == 0 || before != 0 && left >= before {
+			break
+		}
+	}
+	return left, nil
+}
+
+// backoff is the pause between tries that do not succeed.
+type backoff struct {
+	next  time.Time
+	pause time.Duration
+}
+
+func (b *backoff) ready() bool { return !time.Now().Before(b.next) }
+
+func (b *backoff) succeeded() { *b = backoff{} }
+
+func (b *backoff) failed() {
+	b.pause = min(max(2*b.pause, forceFirst), forceLast)
+	b.next = time.Now().Add(b.pause)
+}
+
+// shortenLocked keeps the WAL short after a step that saw h.
+func (c *Capture) shortenLocked(ctx context.Context, h sqlitefile.IndexHeader) error {
+	if c.cfg.NoCheckpoint {
+		return nil
+	}
+	copied := c.db.Index().Backfill()
+	if c.ckpt.due(h, copied, c.cfg.CheckpointFrames) {
+		select {
+		case c.ckpt.kick <- struct{}{}:
+		default:
+		}
+	}
+	if h.MaxFrame <= c.cfg.ForceFrames || !c.forcing.ready() {
+		return nil
+	}
+	select {
+	case conn := <-c.ckpt.conn:
+		defer func() { c.ckpt.conn <- conn }()
+		return c.forceLocked(ctx, conn)
+	default:
+		return nil // a checkpoint runs: perhaps it is enough
+	}
+}
+
+// forceLocked makes a moment with nothing left to copy, so that the WAL can
+// restart. Only the copying of the last few frames happens while writers are
+// held. What was captured meanwhile is kept in memory and shipped afterwards:
+// the Sink may block.
+func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
+	// Copy without any lock. If much is left, a reader of somebody else is in the
+	// way, and holding writers would be of no use.
+	left, err := c.ckpt.passes(conn)
+	if err != nil {
+		return err
+	}
+	if left > int(c.cfg.CheckpointFrames) {
+		c.forcing.failed()
+		return nil
+	}
+	if _, err := c.stepLocked(ctx); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
+	lock, err := c.db.LockWrite(wait)
+	if err != nil {
+		c.forcing.failed()
+		return ctx.Err()
+	}
+	start := time.Now()
+	restarted, err := c.restartLocked(ctx, conn)
+	err = errors.Join(err, lock.Release())
+	c.noteHold(time.Since(start))
+	if err != nil {
+		return err
+	}
+	if restarted {
+		c.forcing.succeeded()
+	} else {
+		c.forcing.failed()
+	}
+	return c.shipPendingLocked(ctx)
+}
+
+// restartLocked is called with writers held. It captures the rest into memory,
+// moves on to a mark behind it, copies it (no reset of the WAL can race with
+// that), and moves to lock 0: the next writer restarts the WAL.
+func (c *Capture) restartLocked(ctx context.Context, conn *sqlitedb.Conn) (bool, error) {
+	if ok, err := c.detachLocked(ctx); !ok || err != nil {
+		return false, err
+	}
+	frames, copied, _, err := conn.Checkpoint(sqlitedb.Passive)
+	if err != nil || copied < frames {
+		return false, err
+	}
+	if _, _, err := c.hands.reach(ctx); err != nil {
+		return false, err
+	}
+	if err := c.hands.turn(); err != nil {
+		return false, err
+	}
+	return c.hands.grip == gripZero, nil
+}
+
+// detachLocked is called with writers held, and nothing pending. It reads what
+// is not captured into memory, as pending, and moves on to a newer read. It
+// returns false, and has changed nothing, if that is too much for memory.
+func (c *Capture) detachLocked(ctx context.Context) (bool, error) {
+	if _, ok := c.db.Index().Header(); !ok {
+		return false, nil // torn: SQLite must recover it, for which it needs the lock
+	}
+	h, _, err := c.hands.reach(ctx)
+	if err != nil {
+		return false, err
+	}
+	b, err := c.readLocked(h)
+	if err != nil {
+		return false, errors.Join(err, c.hands.drop())
+	}
+	if !b.inMemory() {
+		return false, c.hands.drop()
+	}
+	c.pending = b
+	return true, c.hands.turn()
+}
+
+func (c *Capture) noteHold(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.stats.Forced++
+	c.mu.stats.LongestHold = max(c.mu.stats.LongestHold, d)
+}
+
+// checkpointDone is told of each checkpoint beside the capture.
+func (c *Capture) checkpointDone(err error) {
+	c.mu.Lock()
+	c.mu.stats.Checkpoints++
+	c.mu.Unlock()
+	if err != nil {
+		c.log.Warn("checkpoint", "error", fmt.Sprint(err))
+	}
+}

@@ -1,0 +1,242 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lsnode/lsnode/walstream/pagesum"
+	"github.com/lsnode/lsnode/walstream/sqlitedb"
+	"github.com/lsnode/lsnode/walstream/sqlitefile"
+)
+
+// How soon the database is looked at again while a writer or a checkpointer is
+// about to finish what the files have told of: the wal-index moves after the
+// last write to a file, so after the last notification. The pause is a part of
+// how long it has taken so far, within these bounds.
+const (
+	soonest      = 50 * time.Microsecond
+	latestWriter = 100 * time.Millisecond
+	latestOther  = 20 * time.Millisecond
+	part         = 4
+	unwatched    = 5 * time.Millisecond // if inotify is not to be had
+)
+
+// Run captures until ctx ends (then it returns nil) or something is wrong. It
+// still holds the WAL after that: Run may be called again, for instance after an
+// error of the Sink. What Run returns besides: [ErrFenced], [ErrReplaced],
+// [ErrRewritten], [ErrPageSize], [ErrDiscontinuous], errors of SQLite and of the
+// disk.
+func (c *Capture) Run(ctx context.Context) (err error) {
+	if !c.resumed {
+		return ErrNotResumed
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	w := c.cfg.Watcher
+	if w == nil {
+		if w, err = NewWatcher(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, w.Close()) }()
+		group.Go(func() error { return w.Run(gctx) })
+	}
+	t := w.watch(c.db.Wal(), c.db.Main())
+	defer t.disarm()
+	group.Go(func() error {
+		c.ckpt.run(gctx, func(err error) { c.checkpointDone(err); t.wake() })
+		return nil
+	})
+	group.Go(func() error { return c.loop(gctx, t) })
+	err = group.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
+		return nil
+	}
+	return fmt.Errorf("capture %s: %w", c.cfg.Name, err)
+}
+
+// loop looks whenever there is a reason to. It is one goroutine.
+func (c *Capture) loop(ctx context.Context, t *target) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	p := pace{interval: c.cfg.Interval, poll: c.cfg.Poll}
+	for {
+		if err := c.checkName(t, &p); err != nil {
+			return err
+		}
+		p.arm(t, c.log.Warn)
+		l, err := c.lookOnce(ctx)
+		if err != nil {
+			return err
+		}
+		wait, err := c.pause(l, &p, t)
+		if err != nil {
+			return err
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+		case <-t.C:
+			p.told()
+			// Under load no more often than once in an interval.
+			if l.captured {
+				timer.Reset(p.lastLook.Add(c.cfg.Interval).Sub(time.Now()))
+				select {
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				case <-timer.C:
+				}
+			}
+		}
+	}
+}
+
+// lookOnce is one step with what follows from it.
+func (c *Capture) lookOnce(ctx context.Context) (look, error) {
+	if err := c.take(ctx); err != nil {
+		return look{}, err
+	}
+	defer c.give()
+	h, ok := c.db.Index().Header()
+	copied := c.db.Index().Backfill()
+	same := ok && c.hands != nil && c.hands.exact && pointAt(h) == c.at && c.pending == nil
+	if same && (c.hands.grip == gripZero || copied != h.MaxFrame) {
+		// Nothing was committed, and a newer read would be no better.
+		return look{header: h}, c.checkFileLocked(h)
+	}
+	l, err := c.stepLocked(ctx)
+	if errors.Is(err, sqlitedb.ErrTornIndex) {
+		return look{behind: true}, c.db.Recover(ctx)
+	}
+	if err != nil {
+		return look{}, err
+	}
+	if err := c.shortenLocked(ctx, l.header); err != nil {
+		return look{}, err
+	}
+	l.unsettled = c.hands.grip != gripZero && c.db.Index().Backfill() == c.at.frame
+	return l, nil
+}
+
+// pause decides when to look again if nothing tells before.
+func (c *Capture) pause(l look, p *pace, t *target) (time.Duration, error) {
+	p.looked(l.captured)
+	wait := p.poll
+	if l.behind {
+		wait = p.interval
+	}
+	if l.unsettled {
+		wait = min(wait, max(p.soon(latestOther), p.interval/4))
+	}
+	if !l.captured {
+		_, writing, err := sqlitefile.Holder(c.db.Shm(), sqlitefile.LockWrite)
+		if err != nil {
+			return 0, err
+		}
+		if writing {
+			wait = min(wait, p.soon(latestWriter))
+		}
+	}
+	if copied := c.db.Index().Backfill(); copied != l.header.MaxFrame || l.captured {
+		_, copying, err := sqlitefile.Holder(c.db.Shm(), sqlitefile.LockCheckpoint)
+		if err != nil {
+			return 0, err
+		}
+		if copying {
+			wait = min(wait, max(p.soon(latestOther), p.interval/4))
+		}
+	}
+	if !t.armed() {
+		wait = min(wait, max(p.lastArm.Add(p.interval).Sub(time.Now()), 0))
+		if p.unwatched {
+			wait = min(p.poll, unwatched)
+		}
+	}
+	return wait, nil
+}
+
+// pace remembers when what was done. It belongs to the loop.
+type pace struct {
+	interval, poll time.Duration
+	lastArm        time.Time
+	lastLook       time.Time
+	lastName       time.Time
+	since          time.Time // of the last news: a notification, or a commit
+	unwatched      bool
+}
+
+func (p *pace) told() { p.since = time.Now() }
+
+func (p *pace) looked(captured bool) {
+	p.lastLook = time.Now()
+	if captured {
+		p.since = p.lastLook
+	}
+}
+
+func (p *pace) soon(latest time.Duration) time.Duration {
+	return min(max(time.Since(p.since)/part, soonest), latest)
+}
+
+// arm sets watches that have fired, at most once in an interval.
+func (p *pace) arm(t *target, warn func(string, ...any)) {
+	now := time.Now()
+	if t.armed() || now.Sub(p.lastArm) < p.interval {
+		return
+	}
+	p.lastArm = now
+	err := t.arm()
+	if err != nil && !p.unwatched {
+		warn("watch files: looking at them every few milliseconds instead", "error", err)
+	}
+	p.unwatched = err != nil
+}
+
+// checkName sees whether the path still leads to the file that is open: when
+// its name has changed, and otherwise now and then.
+func (c *Capture) checkName(t *target, p *pace) error {
+	if !t.takeMoved() && time.Since(p.lastName) < c.cfg.Poll {
+		return nil
+	}
+	p.lastName = time.Now()
+	replaced, err := c.db.Replaced()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrReplaced, err)
+	case err != nil:
+		return err
+	case replaced:
+		return fmt.Errorf("%w: another one has the path %s", ErrReplaced, c.db.Path())
+	}
+	return nil
+}
+
+// checkFileLocked sees whether somebody wrote to the database file past SQLite,
+// at a moment when everything is in it and lock 0 keeps it as it is: page 1 must
+// be what the table says.
+func (c *Capture) checkFileLocked(h sqlitefile.IndexHeader) error {
+	if c.hands.grip != gripZero || c.table.PageCount() == 0 || c.db.Index().Backfill() != h.MaxFrame {
+		return nil
+	}
+	b := batch{db: c.db}
+	c.reader.page = append(c.reader.page[:0], make([]byte, c.db.PageSize())...)
+	data, err := b.image(ref{no: 1}, c.reader.page)
+	if err != nil {
+		return err
+	}
+	if now, ok := c.db.Index().Header(); !ok || now != h {
+		return nil
+	}
+	if pagesum.Page(1, data) != c.table.Get(1) {
+		return fmt.Errorf("%w: page 1 is not what was captured", ErrRewritten)
+	}
+	if sqlitefile.Mark(data) > sqlitefile.MarkWAL {
+		return ErrFenced
+	}
+	return nil
+}
