@@ -1,0 +1,138 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lsnode/lsnode/cluster"
+	"github.com/lsnode/lsnode/cluster/promote"
+	"github.com/lsnode/lsnode/cluster/state"
+	"github.com/lsnode/lsnode/walstream"
+	"github.com/lsnode/lsnode/walstream/stream"
+)
+
+// advanceAtOnce is how many databases are brought to their targets at a time.
+const advanceAtOnce = 4
+
+// Positions implements [cluster.Data]: from its beginning nothing is accepted
+// in the name of a lower epoch.
+func (n *Node) Positions(ctx context.Context, epoch uint64, line state.Line) (map[string]state.Position, error) {
+	n.gate.promise(walstream.Epoch(epoch))
+	if err := n.txlog.Sync(ctx); err != nil {
+		return nil, fmt.Errorf("make the log durable: %w", err)
+	}
+	positions := map[string]state.Position{}
+	for _, name := range n.txlog.Databases() {
+		last := n.txlog.Durable(name)
+		cut := line.Cut(name, toState(last), n.lookup(name))
+		if !cut.IsZero() {
+			positions[name] = cut
+		}
+	}
+	return positions, nil
+}
+
+func (n *Node) lookup(name string) state.Lookup {
+	return func(epoch, txid uint64) (state.Position, bool) {
+		pos, ok := n.txlog.Floor(name, walstream.Position{Epoch: walstream.Epoch(epoch), TXID: walstream.TXID(txid)})
+		return toState(pos), ok
+	}
+}
+
+// Advance implements [cluster.Data]: logs and files stand at the targets on
+// return, the files fenced still.
+func (n *Node) Advance(ctx context.Context, epoch uint64, line state.Line, targets map[string]promote.Target) (map[string]state.Position, error) {
+	var mu sync.Mutex
+	starts := map[string]state.Position{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(advanceAtOnce)
+	for name, target := range targets {
+		if target.Position.IsZero() {
+			continue
+		}
+		group.Go(func() error {
+			d, err := n.database(name)
+			if err == nil {
+				err = n.advance(ctx, d, walstream.Epoch(epoch), line, target)
+			}
+			if err != nil {
+				return fmt.Errorf("bring %s to %s: %w", name, target.Position, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			starts[name] = toState(n.txlog.Last(name))
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return starts, n.txlog.Sync(ctx)
+}
+
+// advance brings one database to its target.
+func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, line state.Line, target promote.Target) error {
+	goal := fromState(target.Position)
+	own := n.txlog.Last(d.name) == goal
+	if n.cluster.SoleVoter() && own {
+		// Nobody else can have been primary: what the application wrote meanwhile
+		// goes on top. The file stays open for writing.
+		return ignoreAbsent(d.open(ctx, true))
+	}
+	repair, err := d.settle(ctx, line, own)
+	if errors.Is(err, errAbsent) {
+		repair, err = true, nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, from := range target.From {
+		if from == n.cluster.Self() {
+			if !repair {
+				break
+			}
+			continue
+		}
+		dial := n.pullDialer(from)
+		if repair {
+			if err = d.restoreCopy(ctx, epoch, dial, line); err != nil {
+				continue
+			}
+			repair = false
+		}
+		if err = d.pullFrom(ctx, epoch, dial, stream.Since{Database: d.name, After: n.txlog.Last(d.name), Until: goal.TXID}); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if repair {
+		return errors.New("its file differs from its log, and no other node that has answered can repair it")
+	}
+	if last := n.txlog.Last(d.name); last != goal {
+		return fmt.Errorf("its log stands at %s", last)
+	}
+	return nil
+}
+
+// ignoreAbsent lets a sole voter begin without a file: its database is refused
+// until the file is there, and the others are served.
+func ignoreAbsent(err error) error {
+	if errors.Is(err, errAbsent) {
+		return nil
+	}
+	return err
+}
+
+// CaughtUp implements [cluster.Data].
+func (n *Node) CaughtUp(id string) bool { return id == n.cluster.Self() || n.tips.caughtUp(id) }
+
+// NoPromote implements [cluster.Data].
+func (n *Node) NoPromote() bool { return false }
+
+var _ cluster.Data = (*Node)(nil)

@@ -1,0 +1,262 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lsnode/lsnode/cluster"
+	"github.com/lsnode/lsnode/cluster/secure"
+	"github.com/lsnode/lsnode/node/api"
+	"github.com/lsnode/lsnode/node/metrics"
+	"github.com/lsnode/lsnode/walstream/apply"
+	"github.com/lsnode/lsnode/walstream/capture"
+	"github.com/lsnode/lsnode/walstream/stream"
+	"github.com/lsnode/lsnode/walstream/txlog"
+)
+
+// stopWait bounds how long a graceful stop tries to hand over first.
+const stopWait = 8 * time.Second
+
+// Run is a node's life: it resumes what the data dir holds, or begins a cluster
+// of one, or joins the cluster of its peers, and serves until ctx ends. Then a
+// primary hands over first, so that nothing is lost, and Run returns nil with
+// every database closed to writers, unless this node is the only voter.
+// [cluster.ErrRemoved] says that it has left or was removed. One process may run
+// several nodes, but not two on one data dir or one database file.
+func Run(ctx context.Context, cfg Config) (err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	n, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	return n.serve(ctx)
+}
+
+// open opens what the data dir holds. Nothing of a database is touched yet.
+func open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, tips: newTips(), databases: map[string]*database{}}
+	n.shared = &shared{log: cfg.Logger, gate: newGate(), node: cfg.Name, replace: cfg.Replace, fileMode: cfg.FileMode}
+	if n.fileGroup, err = groupID(cfg.FileGroup); err != nil {
+		return nil, err
+	}
+	n.create = apply.CreateOptions{FileMode: cfg.FileMode, FileGroup: n.fileGroup}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	timing, err := cluster.ParseTiming(cfg.Timing)
+	if err != nil {
+		return nil, err
+	}
+	var token secure.Token
+	if cfg.Token != "" {
+		if token, err = secure.ParseToken(cfg.Token); err != nil {
+			return nil, err
+		}
+	}
+	n.cluster, err = cluster.Open(ctx, cluster.Config{
+		DataDir: cfg.DataDir, Name: cfg.Name, Listen: cfg.Listen, Advertise: cfg.Advertise, HTTPAddr: cfg.HTTP,
+		Token: token, Peers: cfg.Peers, Timing: timing, Nonvoter: cfg.Nonvoter, Version: cfg.Version, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.quarantine = quarantine{dir: filepath.Join(cfg.DataDir, "quarantine")}
+	if n.registry, err = openRegistry(cfg); err != nil {
+		return nil, err
+	}
+	if n.txlog, err = txlog.Open(filepath.Join(cfg.DataDir, "log"), txlog.Options{Logger: cfg.Logger, SegmentSize: cfg.LogSize / 16}); err != nil {
+		return nil, err
+	}
+	if n.watcher, err = capture.NewWatcher(); err != nil {
+		return nil, err
+	}
+	n.metrics = metrics.New(cfg.Version, func() api.Status { return n.Status(context.Background()) })
+	return n, nil
+}
+
+// enter makes this node a member, if it is none yet.
+func (n *Node) enter(ctx context.Context) error {
+	if n.cluster.Fresh() {
+		if len(n.cfg.Peers) > 0 {
+			if err := n.cluster.Join(ctx, n.cfg.Peers); err != nil {
+				return err
+			}
+		} else if err := n.cluster.Bootstrap(ctx); err != nil {
+			return err
+		}
+	}
+	if n.cfg.NATS != "" {
+		if err := n.openSealer(); err != nil {
+			return err
+		}
+	}
+	if err := n.countQuarantine(); err != nil {
+		return err
+	}
+	return n.handle()
+}
+
+// openSealer makes the key with which messages on somebody else's NATS are
+// sealed.
+func (n *Node) openSealer() (err error) {
+	token := n.cluster.Token()
+	id, err := hex.DecodeString(token.KeyID()[:8])
+	if err != nil {
+		return fmt.Errorf("make sealer: %w", err)
+	}
+	key := stream.Key{ID: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])}
+	copy(key.Secret[:], token.SealingKey())
+	n.sealer, err = stream.NewSealer(n.cluster.ID(), key)
+	return err
+}
+
+// countQuarantine tells each database how many of its commits are kept.
+func (n *Node) countQuarantine() error {
+	entries, err := n.quarantine.list()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if d, err := n.database(e.Database); err == nil {
+			d.progress.addKept(int(e.commits()))
+		}
+	}
+	return nil
+}
+
+// handle answers what other nodes ask on the data path.
+func (n *Node) handle() error {
+	pulls, err := stream.NewServer(stream.ServerConfig{Log: n.txlog, Snapshot: n.pullSnapshot, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.cluster.RPC().Handle(methodTip, n.heardTip)
+	n.cluster.RPC().Handle(methodReach, n.reach)
+	n.cluster.Handle(protocolPull, func(conn net.Conn, from string) {
+		if err := pulls.Serve(context.Background(), conn); err != nil {
+			n.log.Debug("serve a pull", "node", from, "error", err)
+		}
+	})
+	n.cluster.Handle(protocolNATS, func(conn net.Conn, from string) {
+		broker := n.broker.Load()
+		if broker == nil { // this node is not primary: the other finds out who is
+			conn.Close()
+			return
+		}
+		if err := broker.ServeConn(context.Background(), conn); err != nil {
+			n.log.Debug("live stream ended", "node", from, "error", err)
+		}
+	})
+	return nil
+}
+
+// serve lives the node's roles beside its endpoints until ctx ends.
+func (n *Node) serve(ctx context.Context) error {
+	listener, err := net.Listen("tcp", n.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP on %s: %w", n.cfg.HTTP, err)
+	}
+	if err := api.WriteAddress(n.cfg.DataDir, listener.Addr()); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	server := api.New(api.Config{Backend: n, Metrics: n.metrics.Handler(), Token: n.cluster.Token().Reveal(), Logger: n.log})
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group, life := errgroup.WithContext(life)
+	group.Go(func() error { return server.Run(life, listener) })
+	group.Go(func() error { return n.watcher.Run(life) })
+	group.Go(func() error { return n.upkeep(life) })
+	if n.cfg.DBDir != "" {
+		group.Go(func() error { return n.watchDatabases(life) })
+	}
+	group.Go(func() error {
+		defer end()
+		return n.cluster.Run(life, n)
+	})
+	stop := context.AfterFunc(ctx, func() {
+		n.handOver()
+		end()
+	})
+	defer stop()
+	return group.Wait()
+}
+
+// handOver makes another node primary before this one stops, if it can.
+func (n *Node) handOver() {
+	if n.cluster.Role() != cluster.RolePrimary || n.cluster.SoleVoter() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+	defer cancel()
+	if err := n.cluster.Switchover(ctx, ""); err != nil {
+		n.log.Warn("stopping without having handed over: the others elect a primary when the lease has ended", "error", err)
+	}
+}
+
+func (n *Node) watchDatabases(ctx context.Context) error {
+	return watchDirectory(ctx, n.cfg.DBDir, func() {
+		if err := n.registry.scan(); err != nil {
+			n.log.Warn("look for databases", "directory", n.cfg.DBDir, "error", err)
+		}
+	})
+}
+
+// close closes everything that is open, also when opening was cut off.
+func (n *Node) close() error {
+	var errs []error
+	ctx, cancel := context.WithTimeout(context.Background(), fenceWait)
+	defer cancel()
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.Close())
+	}
+	for _, d := range n.all() {
+		errs = append(errs, d.close(ctx))
+	}
+	if n.txlog != nil {
+		errs = append(errs, n.txlog.Close())
+	}
+	if n.watcher != nil {
+		if err := n.watcher.Close(); !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// groupID returns the number of a group that is given by name or number; zero
+// for none.
+func groupID(group string) (int, error) {
+	if group == "" {
+		return 0, nil
+	}
+	if id, err := strconv.Atoi(group); err == nil {
+		return id, nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("find group of copies: %w", err)
+	}
+	return strconv.Atoi(g.Gid)
+}
