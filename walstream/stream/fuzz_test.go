@@ -49,7 +49,8 @@ func FuzzSealed(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:sealedHead+24])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := s.open(b, "db"); err == nil && !bytes.Equal(b, good) {
+		// Each process of the fuzzer has sealed its own good one.
+		if m, err := s.open(b, "db"); err == nil && (m.Kind != Standing || m.Header.Post != h.Post) {
 			t.Errorf("%x opened", b)
 		}
 	})

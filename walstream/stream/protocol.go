@@ -162,13 +162,13 @@ func decodeHello(b []byte) (from, to uint16, err error) {
 type sinceRequest struct {
 	database string
 	after    walstream.Position
-	until    walstream.TXID // 0: the log's end
-	follow   bool           // stay, and send what is appended
+	until    walstream.Position // zero: the log's end
+	follow   bool               // stay, and send what is appended
 }
 
 func (q *sinceRequest) encode() []byte {
 	b := appendPosition(appendName(nil, q.database), q.after)
-	b = binary.BigEndian.AppendUint64(b, uint64(q.until))
+	b = appendPosition(b, q.until)
 	if q.follow {
 		return append(b, 1)
 	}
@@ -177,7 +177,7 @@ func (q *sinceRequest) encode() []byte {
 
 func decodeSince(b []byte) (*sinceRequest, error) {
 	r := &reader{b: b}
-	q := &sinceRequest{database: r.database(), after: r.position(), until: walstream.TXID(r.u64())}
+	q := &sinceRequest{database: r.database(), after: r.position(), until: r.position()}
 	follow := r.u8()
 	q.follow = follow == 1
 	if err := r.end(); err != nil {

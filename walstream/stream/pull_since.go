@@ -13,23 +13,34 @@ type Since struct {
 	Database string
 	// After is the position that the caller has. Zero: from the beginning.
 	After walstream.Position
-	// Until is the TXID to stop at. Default: the end of the node's log.
-	Until walstream.TXID
+	// Until is the position to stop at, compared by epoch and TXID, or beyond if
+	// that is within a transaction. Default: the end of the node's log.
+	Until walstream.Position
 	// Follow stays until Until is reached, or for good, and gets what the node
 	// appends as it does. Default: what it has now.
 	Follow bool
 }
 
 // Pulled is one transaction pulled from a log. Each follows on the one before:
-// its Pre is that one's Post.
+// its Pre is that one's Post. It is valid until the next one is asked for.
 type Pulled struct {
-	// Txn is walkable as often as one likes if Record is set. Otherwise its pages
-	// come from the connection as they are walked over, once, until the next
-	// transaction is asked for; and Post.Checksum is known after the walk.
+	// Txn is the transaction. Unless Record is set, its pages come from the
+	// connection: either they or Records can be walked over, once, and
+	// Post.Checksum is known after that.
 	Txn *walstream.Txn
-	// Record is the encoded transaction if it is one record, as in the log. Valid
-	// until the next transaction is asked for, as is Txn.
+	// Record is the encoded transaction if it is one record, as in the log.
 	Record []byte
+
+	parts *parts // of one that is several records
+}
+
+// Records walks over the encoded transaction, for a log. A record is valid until
+// the next step.
+func (p *Pulled) Records() iter.Seq2[[]byte, error] {
+	if p.parts != nil {
+		return p.parts.records
+	}
+	return func(yield func([]byte, error) bool) { yield(p.Record, nil) }
 }
 
 // Since walks over the transactions that the node's log has after a position.
@@ -73,7 +84,7 @@ func (p *puller) run(yield func(*Pulled) bool) error {
 			}
 			continue
 		}
-		if err := p.large(rec, yield); err != nil {
+		if err := p.large(rec, raw, yield); err != nil {
 			return err
 		}
 	}
@@ -125,19 +136,18 @@ func (p *puller) ended(payload []byte) error {
 	return nil
 }
 
-// large yields a transaction of several records, whose pages are read from the
+// large yields a transaction of several records, which are read from the
 // connection while the consumer walks over them. What it leaves is skipped.
-func (p *puller) large(first *walstream.Record, yield func(*Pulled) bool) error {
-	parts := &parts{p: p, rec: first, txn: &walstream.Txn{Header: first.Header}}
-	if _, err := parts.seq.Add(first); err != nil {
+func (p *puller) large(first *walstream.Record, raw []byte, yield func(*Pulled) bool) error {
+	s := &parts{p: p, rec: first, raw: raw, txn: &walstream.Txn{Header: first.Header}}
+	if _, err := s.seq.Add(first); err != nil {
 		return err
 	}
-	parts.txn.Post.Checksum = 0
-	parts.txn.Pages = parts.walk
-	if !yield(&Pulled{Txn: parts.txn}) {
+	s.txn.Pages = s.pages
+	if !yield(&Pulled{Txn: s.txn, parts: s}) {
 		return errStopped
 	}
-	return parts.finish()
+	return s.finish()
 }
 
 // parts is a large transaction on its way in.
@@ -145,41 +155,62 @@ type parts struct {
 	p      *puller
 	txn    *walstream.Txn
 	seq    walstream.Sequence
-	rec    *walstream.Record // the part received last; nil after an error
+	rec    *walstream.Record // the part received last
+	raw    []byte            // it, encoded
 	walked bool
 	err    error // why no more parts come
 }
 
-// walk is the transaction's Pages.
-func (s *parts) walk(yield func(walstream.Page, error) bool) {
-	if s.walked {
-		yield(walstream.Page{}, fmt.Errorf("walk over %s at %v: its pages were already taken from the connection", s.txn.Database, s.txn.Post))
-		return
-	}
-	s.walked = true
-	for {
+// pages is the transaction's Pages.
+func (s *parts) pages(yield func(walstream.Page, error) bool) {
+	err := s.each(func() bool {
 		for page, err := range s.rec.Pages {
 			if err != nil {
-				s.err = err
+				s.err = err // reported by each
+				return true
 			}
-			if !yield(page, err) || err != nil {
-				return
+			if !yield(page, nil) {
+				return false
 			}
 		}
-		if s.rec.Last {
+		return true
+	})
+	if err != nil {
+		yield(walstream.Page{}, err)
+	}
+}
+
+// records is the transaction's Records.
+func (s *parts) records(yield func([]byte, error) bool) {
+	if err := s.each(func() bool { return yield(s.raw, nil) }); err != nil {
+		yield(nil, err)
+	}
+}
+
+// each receives one part after another and calls f for it, until f wants no more.
+func (s *parts) each(f func() bool) error {
+	if s.walked {
+		return fmt.Errorf("walk over %s at %v: it was already taken from the connection", s.txn.Database, s.txn.Post)
+	}
+	s.walked = true
+	for f() {
+		switch {
+		case s.err != nil:
+			return s.err
+		case s.rec.Last:
 			s.txn.Post = s.rec.Post
-			return
+			return nil
 		}
 		if s.next(); s.err != nil {
-			yield(walstream.Page{}, s.err)
-			return
+			return s.err
 		}
 	}
+	return nil
 }
 
 // next receives the next part.
 func (s *parts) next() {
-	rec, _, err := s.p.record()
+	rec, raw, err := s.p.record()
 	switch {
 	case err != nil:
 		s.err = err
@@ -192,7 +223,7 @@ func (s *parts) next() {
 		s.err = err
 		return
 	}
-	s.rec = rec
+	s.rec, s.raw = rec, raw
 }
 
 // finish skips what the consumer left.

@@ -67,7 +67,7 @@ func (f *feed) run(ctx context.Context) error {
 // sendRecords sends what the log has now; done tells that the client then has
 // all it asked for.
 func (f *feed) sendRecords(ctx context.Context) (done bool, err error) {
-	if f.q.until != 0 && f.after.TXID >= f.q.until {
+	if f.reached() {
 		return true, nil
 	}
 	for b, err := range f.log.Records(f.q.database, f.after) {
@@ -86,7 +86,7 @@ func (f *feed) sendRecords(ctx context.Context) (done bool, err error) {
 		}
 		if rec.Last {
 			f.after = rec.Post
-			if f.q.until != 0 && f.after.TXID >= f.q.until {
+			if f.reached() {
 				return true, nil
 			}
 		}
@@ -95,6 +95,11 @@ func (f *feed) sendRecords(ctx context.Context) (done bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// reached tells whether the client then has all that it asked for.
+func (f *feed) reached() bool {
+	return !f.q.until.IsZero() && f.after.Compare(f.q.until) >= 0
 }
 
 // wait returns at the next append. Meanwhile it pings.

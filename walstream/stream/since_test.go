@@ -47,9 +47,9 @@ func TestSinceSaysWhatItHas(t *testing.T) {
 		{"from the oldest", Since{Database: "db", After: at(1, 2)}, 3, 10, nil},
 		{"from the middle", Since{Database: "db", After: at(1, 7)}, 8, 10, nil},
 		{"at the end", Since{Database: "db", After: at(1, 10)}, 0, 0, nil},
-		{"a part", Since{Database: "db", After: at(1, 4), Until: 6}, 5, 6, nil},
-		{"a part already there", Since{Database: "db", After: at(1, 4), Until: 4}, 0, 0, nil},
-		{"a part, following", Since{Database: "db", After: at(1, 4), Until: 6, Follow: true}, 5, 6, nil},
+		{"a part", Since{Database: "db", After: at(1, 4), Until: at(1, 6)}, 5, 6, nil},
+		{"a part already there", Since{Database: "db", After: at(1, 4), Until: at(1, 4)}, 0, 0, nil},
+		{"a part, following", Since{Database: "db", After: at(1, 4), Until: at(1, 6), Follow: true}, 5, 6, nil},
 		{"too old", Since{Database: "db", After: at(1, 1)}, 0, 0, txlog.ErrTruncated},
 		{"from the beginning", Since{Database: "db"}, 0, 0, txlog.ErrTruncated},
 		{"beyond", Since{Database: "db", After: at(1, 11)}, 0, 0, txlog.ErrNotOnLine},
@@ -145,7 +145,7 @@ func TestGapIsFilled(t *testing.T) {
 			have = m.Header.Post
 			return nil
 		}
-		got, err := pull(ctx, c, Since{Database: "db", After: have, Until: m.Header.Post.TXID})
+		got, err := pull(ctx, c, Since{Database: "db", After: have, Until: m.Header.Post})
 		if len(got) > 0 {
 			have = got[len(got)-1]
 		}
@@ -215,7 +215,7 @@ func TestLargeTransactionIsPulledInBoundedMemory(t *testing.T) {
 	var before, now runtime.MemStats
 	runtime.ReadMemStats(&before)
 	var most uint64
-	for got, err := range c.Since(soon(t), Since{Database: "db", Until: 1}) {
+	for got, err := range c.Since(soon(t), Since{Database: "db", Until: at(1, 1)}) {
 		if err != nil {
 			t.Fatal(err)
 		}
