@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsnode/lsnode/walstream/sqlitedb"
+	"github.com/lsnode/lsnode/walstream/sqlitefile"
 )
 
 // Stats are figures about a Replica, for metrics.
@@ -83,8 +84,10 @@ func (r *Replica) checkpoint(ctx context.Context) (restarted bool, err error) {
 	if !r.Fenced() {
 		return false, nil
 	}
-	all, err := r.copyBeside(ctx)
-	if err == nil && all {
+	behind, err := r.copyBeside(ctx)
+	// A reader that stays on an older mark than that is a long one: no pause would
+	// make it leave.
+	if err == nil && behind <= r.c.CheckpointFrames {
 		restarted, err = r.restart(ctx)
 	}
 	r.noteRestart(restarted)
@@ -95,25 +98,25 @@ func (r *Replica) checkpoint(ctx context.Context) (restarted bool, err error) {
 }
 
 // copyBeside runs a passive checkpoint while applying goes on, which SQLite
-// allows. It tells whether readers let it copy all that was in the WAL when it
-// began.
+// allows. It tells how many of the frames that were in the WAL when it began
+// readers kept it from copying.
 //
 // Nothing is copied that the log does not have on disk, or a power loss could
-// leave the copy ahead of its log: a read transaction begun before the log is synced
-// keeps the checkpoint from going beyond it.
-func (r *Replica) copyBeside(ctx context.Context) (all bool, err error) {
+// leave the copy ahead of its log: a read transaction begun before the log is
+// synced keeps the checkpoint from going beyond it.
+func (r *Replica) copyBeside(ctx context.Context) (behind uint32, err error) {
 	r.apply.Lock()
 	end := r.apply.w.Header().MaxFrame
 	err = r.bound.BeginRead()
 	r.apply.Unlock()
 	if err != nil {
-		return false, fmt.Errorf("checkpoint: %w", err)
+		return 0, fmt.Errorf("checkpoint: %w", err)
 	}
 	err = r.copyFrames(ctx)
 	if err := errors.Join(err, r.bound.EndRead()); err != nil {
-		return false, err
+		return 0, err
 	}
-	return r.files.Index.Backfill() >= end, nil
+	return end - min(end, r.files.Index.Backfill()), nil
 }
 
 // copyFrames runs a passive checkpoint: as much as readers allow.
@@ -125,8 +128,10 @@ func (r *Replica) copyFrames(ctx context.Context) error {
 	return err
 }
 
-// restart makes a moment with nothing left to copy, and lets the WAL restart in
-// it. Applying stands still meanwhile.
+// restart makes a moment with nothing left to copy and no reader that needs the
+// WAL, and lets it restart in it. Applying stands still meanwhile: readers that
+// begin now are on the newest mark, and on lock 0 once all is copied, so that
+// those who are in the way only get fewer.
 func (r *Replica) restart(ctx context.Context) (bool, error) {
 	r.apply.Lock()
 	defer r.apply.Unlock()
@@ -135,11 +140,11 @@ func (r *Replica) restart(ctx context.Context) (bool, error) {
 	if !r.apply.w.Held() {
 		return false, nil
 	}
-	// No frame is added now, so syncing the log first is enough.
-	if h := r.apply.w.Header(); r.files.Index.Backfill() != h.MaxFrame {
-		if err := r.copyFrames(ctx); err != nil {
-			return false, err
-		}
+	if err := r.copyRestLocked(ctx); err != nil {
+		return false, err
+	}
+	if r.files.Index.Backfill() != r.apply.w.Header().MaxFrame {
+		return false, nil
 	}
 	// Another process may have checkpointed without fsync. Its connection could
 	// not restart the WAL, we can: so what is in the file must be durable.
@@ -149,6 +154,31 @@ func (r *Replica) restart(ctx context.Context) (bool, error) {
 	wait, cancel := context.WithTimeout(ctx, r.c.MaxPause)
 	defer cancel()
 	return r.apply.w.Restart(wait, r.c.KeepWAL)
+}
+
+// copyRestLocked copies what is left in the WAL, once the readers on older marks
+// have left or the pause was long enough. No frame is added meanwhile, so
+// syncing the log first is enough for it not to fall behind.
+func (r *Replica) copyRestLocked(ctx context.Context) error {
+	end := r.apply.w.Header().MaxFrame
+	if r.files.Index.Backfill() == end {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, r.c.MaxPause)
+	defer cancel()
+	for i := 1; i < sqlitefile.ReadLocks; i++ {
+		if mark, used := r.files.Index.ReadMark(i); !used || mark >= end {
+			continue
+		}
+		err := sqlitefile.Lock(wait, r.files.Shm, sqlitefile.LockRead(i), 1, true)
+		if err == nil {
+			err = sqlitefile.Unlock(r.files.Shm, sqlitefile.LockRead(i), 1)
+		}
+		if err != nil && wait.Err() == nil {
+			return err
+		}
+	}
+	return r.copyFrames(ctx)
 }
 
 func (r *Replica) noteRestart(restarted bool) {

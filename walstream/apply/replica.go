@@ -54,8 +54,9 @@ type Config struct {
 	// IdleAfter is how long nothing is applied before what there is gets
 	// checkpointed and recorded. Default 3 s.
 	IdleAfter time.Duration
-	// MaxPause bounds how long applying stands still to let readers move off the
-	// WAL so that it can restart. Default 5 ms.
+	// MaxPause bounds how long applying stands still, beside the fsyncs of a
+	// checkpoint, for readers to leave older marks, and again for them to leave the
+	// WAL, so that it can restart. Default 5 ms.
 	MaxPause time.Duration
 	// KeepWAL is how long in bytes the -wal file may stay when it restarts.
 	// Default: four times CheckpointFrames.
