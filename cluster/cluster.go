@@ -309,7 +309,9 @@ func (c *Cluster) setRole(role Role, epoch uint64, reason string) {
 	old := c.role
 	c.role = role
 	c.mu.Unlock()
-	c.logger.Info("role", "role", role, "was", old, "epoch", epoch, "reason", reason)
+	if role != old || role == RoleFollower { // a follower has a new primary
+		c.logger.Info("role", "role", role, "was", old, "epoch", epoch, "reason", reason)
+	}
 	if w := c.crowd.Load(); w != nil {
 		w.gossip.Announce(string(role), epoch)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ var errLeaseLost = errors.New("no majority of the voters has renewed the lease i
 type keeper struct {
 	epoch  uint64
 	timing lease.Timing
+	logger *slog.Logger
 	// renew asks one member for a promise; it returns nil if that was given.
 	renew   func(ctx context.Context, node string) error
 	changed notifier // the lease's end moved, or the members changed
@@ -28,8 +30,8 @@ type keeper struct {
 	members []string      // guarded by mu
 }
 
-func newKeeper(epoch uint64, self string, timing lease.Timing, renew func(context.Context, string) error) *keeper {
-	return &keeper{epoch: epoch, timing: timing, renew: renew, holder: lease.NewHolder(epoch, self, timing)}
+func newKeeper(epoch uint64, self string, timing lease.Timing, logger *slog.Logger, renew func(context.Context, string) error) *keeper {
+	return &keeper{epoch: epoch, timing: timing, logger: logger, renew: renew, holder: lease.NewHolder(epoch, self, timing)}
 }
 
 // setMembers takes the newest configuration, committed or not.
@@ -80,13 +82,18 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) renewLoop(ctx context.Context, node string) {
 	ticker := time.NewTicker(k.timing.Renewal)
 	defer ticker.Stop()
+	warned := false
 	for {
 		sent := now()
 		call, cancel := context.WithTimeout(ctx, k.timing.Lease)
 		err := k.renew(call, node)
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil:
 			k.answered(node, sent)
+		case errors.Is(err, ErrInvalid) && !warned:
+			k.logger.Warn("renew lease", "epoch", k.epoch, "error", err)
+			warned = true
 		}
 		select {
 		case <-ticker.C:

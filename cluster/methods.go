@@ -55,6 +55,9 @@ type empty struct{}
 // handleMethods sets what this node answers.
 func (c *Cluster) handleMethods() {
 	c.server.Handle(methodRenew, method(func(_ context.Context, _ string, r renewRequest) (empty, error) {
+		if own := c.config.Timing.Lease; r.Lease > own {
+			return empty{}, fmt.Errorf("renew lease for %v on node %s: %w: its own timing has %v; all nodes need the same timing", r.Lease, c.config.Name, ErrInvalid, own)
+		}
 		if !c.voter.renew(r.Epoch, r.Lease) {
 			return empty{}, fmt.Errorf("renew lease of epoch %d for %v: %w: %d", r.Epoch, r.Lease, errPromised, c.voter.promised())
 		}

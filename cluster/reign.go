@@ -38,8 +38,8 @@ type switchRequest struct {
 
 // run lets the databases reign until lease or leadership is lost, this node is
 // stopped, or it has switched over. It returns the switch that ended it, if one
-// did. An error means that not all is fenced.
-func (r *reign) run(ctx context.Context, start map[string]state.Position) (*switchRequest, error) {
+// did, and what did. An error means that not all is fenced.
+func (r *reign) run(ctx context.Context, start map[string]state.Position) (_ *switchRequest, cause, _ error) {
 	ctx, finish := context.WithCancelCause(ctx)
 	r.managing = ctx
 	// The databases' time ends a step later than everything else: see below.
@@ -75,11 +75,10 @@ func (r *reign) run(ctx context.Context, start map[string]state.Position) (*swit
 	finish(errResigned)
 	wg.Wait()
 	r.keeper.resign()
-	r.c.logger.Info("reign ended", "epoch", r.epoch, "reason", context.Cause(ctx).Error())
 	if err != nil {
-		return switched, fmt.Errorf("end reign %d: %w", r.epoch, err)
+		err = fmt.Errorf("end reign %d: %w", r.epoch, err)
 	}
-	return switched, nil
+	return switched, context.Cause(ctx), err
 }
 
 // switchLoop serves requests to switch over until one has succeeded.

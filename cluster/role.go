@@ -97,10 +97,14 @@ func (c *Cluster) follow(ctx context.Context, data Data) error {
 		defer cancel()
 		c.awaitTermEnd(following, term)
 	})
-	if err := data.Follow(following, term); err != nil && following.Err() == nil {
-		return fmt.Errorf("follow in epoch %d: %w", term.Epoch, err)
+	err := data.Follow(following, term)
+	if following.Err() != nil {
+		return nil
 	}
-	return nil
+	if err == nil {
+		err = errors.New("ended too early")
+	}
+	return fmt.Errorf("follow in epoch %d: %w", term.Epoch, err)
 }
 
 // term returns the term as the state has it.
@@ -156,7 +160,7 @@ func (c *Cluster) lead(ctx context.Context, data Data) error {
 		return c.giveUp(ctx, err)
 	}
 	r := &reign{c: c, data: data, epoch: d.epoch, switches: make(chan *switchRequest)}
-	r.keeper = newKeeper(d.epoch, c.Self(), c.config.Timing.Timing, c.renew(d.epoch))
+	r.keeper = newKeeper(d.epoch, c.Self(), c.config.Timing.Timing, c.logger, c.renew(d.epoch))
 	return c.reignFrom(ctx, d, r, targets, began)
 }
 
@@ -177,11 +181,14 @@ func (c *Cluster) reignFrom(ctx context.Context, d *candidate, r *reign, targets
 	}
 	c.voter.reign(d.epoch)
 	c.setRole(RolePrimary, d.epoch, fmt.Sprintf("promoted within %v", time.Since(began).Round(time.Millisecond)))
-	switched, err := r.run(ctx, start)
+	switched, cause, err := r.run(ctx, start)
 	stopRenewing()
 	wg.Wait()
-	c.setRole(RoleFenced, d.epoch, "reign ended")
-	return c.afterReign(ctx, d.epoch, switched, err)
+	c.setRole(RoleFenced, d.epoch, "reign ended: "+cause.Error())
+	if err = c.afterReign(ctx, d.epoch, switched, err); err == nil && errors.Is(cause, errResigned) {
+		return cause // asks for a pause
+	}
+	return err
 }
 
 // promote makes the databases stand at their targets and commits the reign, whose
@@ -200,7 +207,9 @@ func (c *Cluster) promote(ctx context.Context, d *candidate, k *keeper, targets 
 	if _, err := c.apply(ctx, state.Command{Promote: &command}); err != nil {
 		return nil, fmt.Errorf("commit reign %d: %w", d.epoch, err)
 	}
-	if err := k.awaitValid(ctx); err != nil {
+	patient, cancel := context.WithTimeout(ctx, c.patience())
+	defer cancel()
+	if err := k.awaitValid(patient); err != nil {
 		return nil, err
 	}
 	line := c.State().Line()
