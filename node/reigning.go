@@ -157,19 +157,25 @@ func (r *reigning) adopt(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	if err := fillTable(ctx, snapshot, d.table, walstream.Position{}); err != nil {
+	found, err := capture.Scan(ctx, snapshot, d.table)
+	if err != nil {
 		return err
 	}
+	update := found.Update()
 	h := walstream.Header{
 		Database: d.name, Kind: walstream.KindBase, Time: time.Now().Truncate(time.Millisecond),
 		PageSize: d.file.PageSize(), PageCount: snapshot.PageCount(),
-		Post:  walstream.Position{Epoch: r.reign.epoch, TXID: 1, Checksum: d.table.Checksum()},
+		Post:  walstream.Position{Epoch: r.reign.epoch, TXID: 1, Checksum: update.Checksum()},
 		Place: placeOf(d.file, snapshot.Header()),
 	}
+	update.Commit(h.Post)
 	if err := d.txlog.Base(&h); err != nil {
 		return err
 	}
 	if err := d.setDoubt(reigned); err != nil {
+		return err
+	}
+	if err := d.flushTable(ctx); err != nil {
 		return err
 	}
 	if err := r.reign.register(ctx, d.name); err != nil {
@@ -216,7 +222,11 @@ func (r *reigning) resume(ctx context.Context, last walstream.Header) (*capture.
 	if err != nil {
 		return nil, err
 	}
-	err = c.Resume(ctx)
+	if d.table.Checksum() == last.Post.Checksum {
+		err = c.Resume(ctx)
+	} else {
+		err = fmt.Errorf("%w: the page checksums were lost", capture.ErrDiscontinuous)
+	}
 	if errors.Is(err, capture.ErrDiscontinuous) {
 		d.log.Warn("the WAL went on while nobody read it: the database is compared page by page", "database", d.name, "reason", err)
 		var pages int

@@ -81,7 +81,8 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 	if n.cluster.SoleVoter() && own {
 		// Nobody else can have been primary: what the application wrote meanwhile
 		// goes on top. The file stays open for writing.
-		return ignoreAbsent(d.open(ctx, true))
+		// Without a file its database is refused until there is one.
+		return ignore(d.open(ctx, true), errAbsent)
 	}
 	repair, err := d.settle(ctx, line, own)
 	if errors.Is(err, errAbsent) {
@@ -118,15 +119,6 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 		return fmt.Errorf("its log stands at %s", last)
 	}
 	return nil
-}
-
-// ignoreAbsent lets a sole voter begin without a file: its database is refused
-// until the file is there, and the others are served.
-func ignoreAbsent(err error) error {
-	if errors.Is(err, errAbsent) {
-		return nil
-	}
-	return err
 }
 
 // CaughtUp implements [cluster.Data].

@@ -56,7 +56,8 @@ func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repa
 	case why == repairing: // what was worth keeping is in quarantine
 		return true, d.cutLog(cut, last)
 	case cut == last && found.commits == 0 && why == reigned:
-		return false, d.trust(ctx, last)
+		err := d.trust(ctx, last)
+		return errors.Is(err, apply.ErrChecksum), ignore(err, apply.ErrChecksum)
 	case cut == last && found.commits == 0:
 		return d.catchUpFile(ctx)
 	case cut == last && keep && found.ours:
@@ -66,6 +67,14 @@ func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repa
 		return false, err
 	}
 	return true, nil
+}
+
+// ignore returns err unless it is expected.
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
 }
 
 // lookup answers from the log for [state.Line.Cut].
@@ -143,6 +152,14 @@ func (d *database) cutLog(cut, last walstream.Position) error {
 
 // trust records that the file equals the log's end, as was found out.
 func (d *database) trust(ctx context.Context, last walstream.Position) error {
+	if d.table.Checksum() != last.Checksum {
+		if err := d.rescan(ctx); err != nil {
+			return err
+		}
+	}
+	if got := d.table.Checksum(); got != last.Checksum {
+		return fmt.Errorf("compare %s with its log: %w: it has %s, the log's end is %s", d.path, apply.ErrChecksum, got, last)
+	}
 	d.replica.Settle(last)
 	if err := d.replica.Sync(ctx); err != nil {
 		return err

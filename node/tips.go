@@ -137,6 +137,7 @@ func (n *Node) tellTips(ctx context.Context, epoch walstream.Epoch) {
 			n.log.Error("the log can't be made durable", "error", err)
 		}
 		positions := n.standing()
+		n.showSynced(positions)
 		sum := digest(positions)
 		for id := range n.cluster.State().Nodes {
 			if _, underWay := busy.LoadOrStore(id, true); id == n.cluster.Self() || underWay {
