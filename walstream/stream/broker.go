@@ -78,7 +78,6 @@ func NewBroker(cfg BrokerConfig) (*Broker, error) {
 		PingInterval:        cfg.PingInterval,
 		MaxPingsOut:         2,
 		MaxClosedClients:    16,
-		MaxControlLine:      1024,
 		NoFastProducerStall: true, // a slow follower must not slow the publisher
 	})
 	if err != nil {
@@ -113,7 +112,8 @@ func (b *Broker) ServeConn(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// Slow returns how many connections were dropped because they did not keep up.
+// Slow returns how many connections were dropped because more than MaxPending
+// waited for them, or a write took longer than the server allows.
 func (b *Broker) Slow() int64 { return b.srv.NumSlowConsumers() }
 
 // Close ends all connections and the server, and waits for both.

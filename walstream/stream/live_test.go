@@ -232,6 +232,88 @@ func TestSubscriberNoticesTheEnd(t *testing.T) {
 	}
 }
 
+// What a node does: whenever the live stream is lost, connect again, and pull
+// what was missed once the subscription stands.
+func TestFollowerReconnectsAndCatchesUp(t *testing.T) {
+	r, breakAt := seeded(t), seeded(t)
+	b, live := broker(t, BrokerConfig{})
+	log := newMemLog("db")
+	_, c := serve(t, ServerConfig{Log: log})
+	p := publisher(t, b)
+	const n = 400
+	var have walstream.Position // owned by the follower's goroutine
+	runs := 0
+	ctx, cancel := context.WithCancel(soon(t))
+	defer cancel()
+	catchUp := func() {
+		got, err := pull(ctx, c, Since{Database: "db", After: have})
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnknownDatabase) {
+			t.Errorf("catch up: %v", err)
+		}
+		if len(got) > 0 {
+			have = got[len(got)-1]
+		}
+	}
+	m := &meter{limit: func() int64 { return 5_000 + breakAt.Int64N(500_000) }}
+	s, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Dial: m.dialer(live.dial), Ready: catchUp,
+		Handle: func(_ context.Context, m *Message) error {
+			switch {
+			case m.Header.Post.Compare(have) <= 0: // pulled already
+			case m.Header.Pre == have:
+				have = m.Header.Post
+			default:
+				t.Errorf("a gap from %v to %v in one connection", have, m.Header.Pre)
+			}
+			if have.TXID == n {
+				cancel()
+			}
+			return nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for i := walstream.TXID(1); i <= n; i++ {
+			x := txn(r, "db", i, 4096, 1, 2, 3)
+			log.append(t, x)
+			if err := p.Publish(&x.Header, records(t, x)[0]); err != nil {
+				t.Error(err)
+			}
+		}
+		for ctx.Err() == nil { // the last may be lost like any other
+			_ = p.Publish(&log.txns[n-1].Header, log.txns[n-1].records[0])
+			time.Sleep(time.Millisecond)
+		}
+	})
+	for ctx.Err() == nil {
+		if err := s.Run(ctx); err != nil && !errors.Is(err, ErrLost) {
+			t.Fatal(err)
+		}
+		runs++
+	}
+	t.Logf("%d runs", runs)
+	if have != at(1, n) || runs < 2 {
+		t.Errorf("ended at %v after %d runs", have, runs)
+	}
+}
+
+func TestPublisherSurvivesItsConnection(t *testing.T) {
+	b, port := broker(t, BrokerConfig{})
+	p := publisher(t, b)
+	conns, err := b.srv.Connz(nil)
+	if err != nil || len(conns.Conns) != 1 {
+		t.Fatal(conns, err)
+	}
+	if err := b.srv.DisconnectClientByID(conns.Conns[0].Cid); err != nil {
+		t.Fatal(err)
+	}
+	var in inbox
+	follow(t, SubscriberConfig{Dial: port.dial, Handle: in.handle})
+	eventually(t, "a message", func() bool { _ = p.Standing("db", at(1, 1)); return in.count() > 0 })
+}
+
 func TestHandlerErrorEndsRun(t *testing.T) {
 	b, port := broker(t, BrokerConfig{})
 	stop := errors.New("stop")

@@ -72,6 +72,9 @@ func decodeMessage(b []byte) (*Message, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read message: %w", err)
 		}
+		if t.Kind == walstream.KindBase {
+			return nil, fmt.Errorf("read message: %w: a base record is never shipped", walstream.ErrCorrupt)
+		}
 		m.Header, m.Record, m.Txn = t.Header, b[2:], t
 		return m, nil
 	case Announced, Standing:

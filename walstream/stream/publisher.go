@@ -41,7 +41,9 @@ func (b *Broker) Publisher(cluster string) (*Publisher, error) {
 	if !validCluster(cluster) {
 		return nil, fmt.Errorf("make publisher: cluster ID %q: want letters, digits, - and _", cluster)
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(b.srv), nats.NoReconnect(), nats.Name("publisher"))
+	nc, err := nats.Connect("", nats.InProcessServer(b.srv), nats.Name("publisher"),
+		nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // hand counts what is lost
 	if err != nil {
 		return nil, fmt.Errorf("connect publisher to message broker: %w", err)
 	}
@@ -136,7 +138,7 @@ func (p *Publisher) Standing(db string, at walstream.Position) error {
 	return p.send(h, encodeNotice(nil, Standing, h))
 }
 
-// Sent returns how many messages were handed to NATS, Dropped how many were not.
+// Sent returns how many messages were handed to NATS.
 func (p *Publisher) Sent() uint64 { return p.sent.Load() }
 
 // Dropped returns how many messages were lost before NATS had them.

@@ -49,6 +49,8 @@ func (p *Pulled) Records() iter.Seq2[[]byte, error] {
 // follows on After), txlog.ErrNotOnLine (After is on another line),
 // [ErrUnknownDatabase], [ErrPeer]; what the network says; a context's cause.
 // Whatever was yielded is good. Memory is bounded whatever a transaction's size.
+// A consumer that takes longer than a minute over a transaction may lose the
+// connection.
 func (c *Client) Since(ctx context.Context, q Since) iter.Seq2[*Pulled, error] {
 	return func(yield func(*Pulled, error) bool) {
 		request := sinceRequest{database: q.Database, after: q.After, until: q.Until, follow: q.Follow}

@@ -328,3 +328,22 @@ func TestSpoolOfAnotherDatabaseIsEmptied(t *testing.T) {
 		t.Errorf("after Remove: %v", err)
 	}
 }
+
+// A spool that can't be written must end the repair, not make it try for ever.
+func TestSpoolThatFails(t *testing.T) {
+	r := seeded(t)
+	_, c := serve(t, ServerConfig{Snapshot: newMemDB(r, 4096, 50).snapshot})
+	sp := spool(t, t.TempDir())
+	if err := sp.reset(4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := sp.sums.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Repair(soon(t), Repair{Database: "db", Spool: sp}); !errors.Is(err, ErrLocal) {
+		t.Errorf("got %v, want ErrLocal", err)
+	}
+	if sp.Held() != 0 {
+		t.Errorf("%d pages held", sp.Held())
+	}
+}

@@ -72,7 +72,7 @@ func (f *feed) sendRecords(ctx context.Context) (done bool, err error) {
 	}
 	for b, err := range f.log.Records(f.q.database, f.after) {
 		if err != nil {
-			return false, fmt.Errorf("read log of %s: %w", f.q.database, err)
+			return false, err
 		}
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)

@@ -17,10 +17,11 @@ import (
 type Log interface {
 	// Databases names those that the log has.
 	Databases() []string
-	// First is the position before the oldest transaction kept, Last that after
-	// the newest, Durable what is on disk for good. Zero: none.
+	// First is the position before the oldest transaction kept. Zero: from the start.
 	First(db string) walstream.Position
+	// Last is the position after the newest transaction. Zero: there is none.
 	Last(db string) walstream.Position
+	// Durable is the position after the newest transaction that is on disk for good.
 	Durable(db string) walstream.Position
 	// Records walks over the records of all transactions after a position until
 	// the end that the log has then. Errors: txlog.ErrTruncated, txlog.ErrNotOnLine.
