@@ -81,15 +81,15 @@ func (w *writer) schema(n int) error {
 	var err error
 	switch n % 5 {
 	case 0:
-		err = w.conn.Exec(fmt.Sprintf("ALTER TABLE item ADD COLUMN extra%d INTEGER DEFAULT %d", n, n))
+		err = w.conn.Exec(fmt.Sprintf("ALTER TABLE item ADD COLUMN extra%d_%d INTEGER DEFAULT %d", w.worker, n, n))
 	case 1:
 		err = w.conn.Exec("CREATE INDEX IF NOT EXISTS item_n ON item(n, body)")
 	case 2:
-		err = w.conn.Exec(fmt.Sprintf("CREATE TABLE copy%d AS SELECT * FROM item", n))
+		err = w.conn.Exec(fmt.Sprintf("CREATE TABLE copy%d_%d AS SELECT * FROM item", w.worker, n))
 	case 3:
 		err = w.conn.Exec("DROP INDEX IF EXISTS item_n")
 	case 4:
-		err = w.conn.Exec(fmt.Sprintf("DROP TABLE IF EXISTS copy%d", n-2))
+		err = w.conn.Exec(fmt.Sprintf("DROP TABLE IF EXISTS copy%d_%d", w.worker, n-2))
 	}
 	if err != nil {
 		return err
