@@ -39,7 +39,7 @@ type Config struct {
 	Timing    string       // lease and election times fit for "lan" or "wan"; default lan
 	FileMode  os.FileMode  // permission bits of copies, their -wal and -shm; default 0644
 	FileGroup string       // group of copies, name or number; default the process's
-	LogSize   int64        // bytes that the log of transactions may take on disk; default 1 GiB
+	LogBytes  int64        // bytes that the log of transactions may take on disk; default 1 GiB
 	Replace   bool         // joining, put aside an existing file that is not this cluster's copy; default false
 	Logger    *slog.Logger // default slog.Default()
 	Version   string       // shown to people and other nodes; default "devel"
@@ -59,8 +59,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.HTTP, "127.0.0.1:7480")
 	setDefault(&c.Timing, "lan")
 	setDefault(&c.Version, "devel")
-	if c.LogSize == 0 {
-		c.LogSize = 1 << 30
+	if c.LogBytes == 0 {
+		c.LogBytes = 1 << 30
 	}
 	if c.FileMode == 0 {
 		c.FileMode = 0o644
@@ -118,6 +118,9 @@ func (c Config) Validate() error {
 	errs = append(errs, c.validateDatabases()...)
 	if c.Timing != "lan" && c.Timing != "wan" {
 		errs = append(errs, fmt.Errorf("timing %q: want lan or wan", c.Timing))
+	}
+	if c.LogBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("log bytes %d: want at least 1048576", c.LogBytes))
 	}
 	if c.FileMode&^0o666 != 0 || c.FileMode&0o600 != 0o600 {
 		errs = append(errs, fmt.Errorf("file mode %#o: want permission bits such as 0660: the owner reads and writes, nobody executes", uint32(c.FileMode)))

@@ -86,7 +86,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.registry, err = openRegistry(cfg); err != nil {
 		return nil, err
 	}
-	if n.txlog, err = txlog.Open(filepath.Join(cfg.DataDir, "log"), txlog.Options{Logger: cfg.Logger, SegmentSize: cfg.LogSize / 16}); err != nil {
+	if n.txlog, err = txlog.Open(filepath.Join(cfg.DataDir, "log"), txlog.Options{Logger: cfg.Logger, SegmentSize: cfg.LogBytes / 16}); err != nil {
 		return nil, err
 	}
 	if n.watcher, err = capture.NewWatcher(); err != nil {
@@ -103,7 +103,7 @@ func (n *Node) enter(ctx context.Context) error {
 			if err := n.cluster.Join(ctx, n.cfg.Peers); err != nil {
 				return err
 			}
-		} else if err := n.cluster.Bootstrap(ctx); err != nil {
+		} else if err := n.bootstrap(ctx); err != nil {
 			return err
 		}
 	}
@@ -116,6 +116,17 @@ func (n *Node) enter(ctx context.Context) error {
 		return err
 	}
 	return n.handle()
+}
+
+// bootstrap begins a cluster of one. It needs to know which databases it is for:
+// a node that was meant to join, and whose operator forgot to say so, must not
+// become a cluster of its own.
+func (n *Node) bootstrap(ctx context.Context) error {
+	if len(n.cfg.Databases) == 0 && n.cfg.DBDir == "" {
+		return fmt.Errorf("begin a cluster in %s: no database was named: give --db PATH or --db-dir DIR, "+
+			"or join an existing cluster with lsnode join --peers HOST:PORT", n.cfg.DataDir)
+	}
+	return n.cluster.Bootstrap(ctx)
 }
 
 // openSealer makes the key with which messages on somebody else's NATS are

@@ -45,7 +45,7 @@ func (d *database) readFigures() {
 // there is an archive, older transactions serve nodes that were away: those
 // that come back later are repaired by their pages.
 func (n *Node) trimLog() {
-	dropped, err := n.txlog.Trim(func(string) walstream.Position { return walstream.Position{} }, n.cfg.LogSize)
+	dropped, err := n.txlog.Trim(func(string) walstream.Position { return walstream.Position{} }, n.cfg.LogBytes)
 	if err != nil {
 		n.log.Error("trim the log", "error", err)
 	}

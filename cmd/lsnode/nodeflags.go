@@ -25,6 +25,7 @@ type nodeFlags struct {
 	TokenFile string   `help:"Read the cluster's token from this file." placeholder:"FILE"`
 	Nonvoter  bool     `help:"Be a read replica: never vote, never be primary."`
 	Timing    string   `help:"Lease and election times: ${enum}." enum:"lan,wan" default:"lan"`
+	LogBytes  int64    `help:"Bytes that the log of transactions may take on disk. A node that was away for longer is repaired by comparing pages." placeholder:"N" default:"1073741824"`
 	FileMode  fileMode `help:"Permission bits of copies, their -wal and -shm. Readers under another user must be able to write the -shm." placeholder:"MODE" default:"0644"`
 	FileGroup string   `help:"Group of copies, name or number." placeholder:"GROUP"`
 }
@@ -38,7 +39,7 @@ func (f *nodeFlags) config(a *app) (node.Config, error) {
 	cfg := node.Config{
 		Name: f.Name, DataDir: f.DataDir, DBDir: f.DBDir,
 		Listen: f.Listen, Advertise: f.Advertise, HTTP: f.HTTP,
-		NATS: f.NATS, Token: token, Nonvoter: f.Nonvoter, Timing: f.Timing,
+		NATS: f.NATS, Token: token, Nonvoter: f.Nonvoter, Timing: f.Timing, LogBytes: f.LogBytes,
 		FileMode: os.FileMode(f.FileMode), FileGroup: f.FileGroup,
 		Logger: a.logger(), Version: version(),
 	}
