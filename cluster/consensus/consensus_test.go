@@ -58,6 +58,13 @@ type world struct {
 
 	mu        sync.Mutex
 	addresses map[string]string // by node ID; guarded by mu
+	asked     map[string]int    // how often for an address; guarded by mu
+}
+
+func (w *world) asks(id string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.asked[id]
 }
 
 type node struct {
@@ -68,12 +75,16 @@ type node struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, token: secure.NewToken(), dirs: make(map[string]string), addresses: make(map[string]string)}
+	return &world{
+		t: t, token: secure.NewToken(), dirs: make(map[string]string),
+		addresses: make(map[string]string), asked: make(map[string]int),
+	}
 }
 
 func (w *world) resolve(id string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.asked[id]++
 	return w.addresses[id]
 }
 
@@ -301,10 +312,14 @@ func TestTransfer(t *testing.T) {
 	if err := nodes[2].TransferTo(w.ctx(), "a"); !errors.Is(err, consensus.ErrNotLeader) {
 		t.Errorf("transfer by a follower: %v", err)
 	}
-	// A target that is down: an error within bounded time, and changes go on.
+	// A target that is down, and lacks something: an error within bounded time, and
+	// changes go on.
 	nodes[2].stop()
-	if err := nodes[1].TransferTo(w.ctx(), "c"); err == nil {
-		t.Error("transferred to a dead node")
+	w.apply("before", nodes[0], nodes[1])
+	for range 3 { // Raft keeps one request of its own waiting, not two
+		if err := nodes[1].TransferTo(w.ctx(), "c"); err == nil {
+			t.Error("transferred to a dead node")
+		}
 	}
 	w.apply("after", nodes[0], nodes[1])
 }
@@ -329,6 +344,11 @@ func TestMembership(t *testing.T) {
 	if got := nodes[0].Configuration(); len(got) != 2 {
 		t.Errorf("configuration is %v", got)
 	}
+	w.eventually("nobody calls a dead node that was removed", func() bool {
+		before := w.asks("c")
+		time.Sleep(time.Second) // five heartbeats to a node that does not answer
+		return w.asks("c") == before
+	})
 	if err := nodes[1].Remove(w.ctx(), "a"); !errors.Is(err, consensus.ErrNotLeader) {
 		t.Errorf("change by a follower: %v", err)
 	}
