@@ -35,6 +35,7 @@ type Capture struct {
 	resumed bool
 	pending *batch // in memory, read and not shipped; the WAL may be gone
 	forcing backoff
+	waited  time.Time // since when a checkpoint waits though all is captured; zero: none does
 
 	mu struct {
 		sync.Mutex
@@ -134,6 +135,7 @@ func (c *Capture) give() { <-c.turn }
 // look is what one step has seen.
 type look struct {
 	header    sqlitefile.IndexHeader
+	idle      bool // there was no reason for a step
 	captured  bool // there were new frames
 	behind    bool // something was committed during the step: look again soon
 	unsettled bool // all is copied, and yet the read is not on lock 0

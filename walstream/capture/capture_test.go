@@ -48,7 +48,7 @@ func TestMixed(t *testing.T) {
 			c.spec.Path, c.spec.Workload, c.spec.Txns, c.spec.Seed = w.path, "mixed", scale(150, 2000), newSeed(t)
 			r := startApp(t, c.spec)()
 			w.finish(r.IDs)
-			t.Logf("%.0f/s, %d transactions, %+v", r.Rate, w.oracle.txns, w.c.Stats())
+			t.Logf("%.0f/s, slowest checkpoint %v, %v, %d transactions, %+v", r.Rate, r.Slowest, r.Checkpoint, w.oracle.txns, w.c.Stats())
 		})
 	}
 }

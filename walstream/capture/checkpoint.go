@@ -14,6 +14,8 @@ import (
 const (
 	passes      = 3                      // checkpoints in a row, as long as each leaves less
 	holdWait    = 250 * time.Millisecond // how long to wait for writers before holding them
+	longestHold = 50 * time.Millisecond  // how long to wait for another checkpoint while holding them
+	lookAgain   = 100 * time.Microsecond
 	forceFirst  = 100 * time.Millisecond // pause after a forced restart that did not succeed
 	forceLast   = 10 * time.Second
 	retryPassed = time.Second // pause after a checkpoint that others kept from copying
@@ -30,7 +32,6 @@ type checkpointer struct {
 		frames, copied uint32
 		salt           sqlitefile.Salt
 		at             time.Time
-		count          uint64
 	}
 }
 
@@ -85,22 +86,42 @@ func (k *checkpointer) due(h sqlitefile.IndexHeader, copied, threshold uint32) b
 }
 
 // passes copies what can be copied, and returns how many frames are left.
-func (k *checkpointer) passes(conn *sqlitedb.Conn) (left int, err error) {
+func (k *checkpointer) passes(conn *sqlitedb.Conn) (left uint32, err error) {
 	for range passes {
-		frames, copied, _, err := conn.Checkpoint(sqlitedb.Passive)
-		if err != nil {
-			return 0, err
-		}
 		before := left
-		left = max(frames-copied, 0)
-		h, _ := k.db.Index().Header()
-		k.last.frames, k.last.copied, k.last.salt, k.last.at = uint32(max(frames, 0)), uint32(max(copied, 0)), h.Salt, time.Now()
-		k.last.count++
-		if left == 0 || before != 0 && left >= before {
+		var busy bool
+		if left, busy, err = k.pass(conn); err != nil {
+			return left, err
+		}
+		if busy || left == 0 || before != 0 && left >= before {
 			break
 		}
 	}
 	return left, nil
+}
+
+// pass runs one checkpoint. busy tells that another one runs.
+func (k *checkpointer) pass(conn *sqlitedb.Conn) (left uint32, busy bool, err error) {
+	_, _, busy, err = conn.Checkpoint(sqlitedb.Passive)
+	if err != nil {
+		return 0, false, err
+	}
+	h, _ := k.db.Index().Header()
+	copied := k.db.Index().Backfill()
+	k.last.frames, k.last.copied, k.last.salt, k.last.at = h.MaxFrame, copied, h.Salt, time.Now()
+	return h.MaxFrame - min(copied, h.MaxFrame), busy, nil
+}
+
+// copyAll is called with writers held, so that checkpoints of applications come
+// to an end. It waits for the one that runs by looking, since whoever held the
+// checkpoint lock for a moment would make an application's checkpoint fail.
+func (k *checkpointer) copyAll(ctx context.Context, conn *sqlitedb.Conn) (left uint32, err error) {
+	for start := time.Now(); ; time.Sleep(lookAgain) {
+		left, busy, err := k.pass(conn)
+		if err != nil || left == 0 || !busy || ctx.Err() != nil || time.Since(start) > longestHold {
+			return left, err
+		}
+	}
 }
 
 // backoff is the pause between tries that do not succeed.
@@ -153,7 +174,7 @@ func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
 	if err != nil {
 		return err
 	}
-	if left > int(c.cfg.CheckpointFrames) {
+	if left > c.cfg.ForceFrames/2 {
 		c.forcing.failed()
 		return nil
 	}
@@ -162,10 +183,13 @@ func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, holdWait)
 	defer cancel()
-	lock, err := c.db.LockWrite(wait)
+	lock, err := c.holdWritersLocked(wait)
 	if err != nil {
 		c.forcing.failed()
-		return ctx.Err()
+		if wait.Err() != nil {
+			return ctx.Err()
+		}
+		return err
 	}
 	start := time.Now()
 	restarted, err := c.restartLocked(ctx, conn)
@@ -189,8 +213,7 @@ func (c *Capture) restartLocked(ctx context.Context, conn *sqlitedb.Conn) (bool,
 	if ok, err := c.detachLocked(ctx); !ok || err != nil {
 		return false, err
 	}
-	frames, copied, _, err := conn.Checkpoint(sqlitedb.Passive)
-	if err != nil || copied < frames {
+	if left, err := c.ckpt.copyAll(ctx, conn); err != nil || left > 0 {
 		return false, err
 	}
 	if _, _, err := c.hands.reach(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/pagesum"
@@ -29,7 +30,7 @@ func (c *Capture) Drain(ctx context.Context) (_ *sqlitedb.WriteLock, err error) 
 	if _, err := c.stepLocked(ctx); err != nil {
 		return nil, err
 	}
-	lock, err := c.db.LockWrite(ctx)
+	lock, err := c.holdWritersLocked(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (c *Capture) Snapshot(ctx context.Context) (*sqlitedb.Snapshot, walstream.P
 // captured into memory and to begin the snapshot. It returns nil if that was
 // too much.
 func (c *Capture) snapshotLocked(ctx context.Context) (s *sqlitedb.Snapshot, err error) {
-	lock, err := c.db.LockWrite(ctx)
+	lock, err := c.holdWritersLocked(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -88,4 +89,37 @@ func (c *Capture) snapshotLocked(ctx context.Context) (s *sqlitedb.Snapshot, err
 		return nil, err
 	}
 	return c.db.Snapshot(ctx, true)
+}
+
+// holdWritersLocked waits for the write lock and goes on capturing meanwhile: an
+// application's checkpoint that restarts the WAL has the write lock while it
+// waits for our reads to move on.
+func (c *Capture) holdWritersLocked(ctx context.Context) (*sqlitedb.WriteLock, error) {
+	type result struct {
+		lock *sqlitedb.WriteLock
+		err  error
+	}
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	got := make(chan result, 1)
+	go func() {
+		lock, err := c.db.LockWrite(wait)
+		got <- result{lock, err}
+	}()
+	tick := time.NewTicker(c.cfg.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-got:
+			return r.lock, r.err
+		case <-tick.C:
+		}
+		if _, err := c.lookLocked(ctx); err != nil {
+			cancel()
+			if r := <-got; r.lock != nil {
+				err = errors.Join(err, r.lock.Release())
+			}
+			return nil, err
+		}
+	}
 }

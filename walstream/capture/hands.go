@@ -23,6 +23,7 @@ type hands struct {
 	db    *sqlitedb.DB
 	conns [2]*sqlitedb.Conn
 	held  int // which one holds the WAL; -1: none
+	pin   int // the read lock that holds it instead of a connection; 0: none
 	grip  grip
 	exact bool // the read is at the header that was seen after it, nothing was committed between
 
@@ -80,12 +81,49 @@ func (h *hands) reach(ctx context.Context) (header sqlitefile.IndexHeader, still
 
 // turn ends the older read: from now on the newer one holds the WAL.
 func (h *hands) turn() error {
-	old := h.held
-	h.held, h.grip, h.exact, h.newer = h.free(), h.nextGrip, h.nextExact, false
-	if old < 0 {
+	held, pin := h.held, h.pin
+	h.held, h.grip, h.exact, h.newer, h.pin = h.free(), h.nextGrip, h.nextExact, false, 0
+	return h.end(held, pin)
+}
+
+// end ends what has held the WAL before.
+func (h *hands) end(held, pin int) error {
+	if pin > 0 {
+		return sqlitefile.Unlock(h.db.Shm(), sqlitefile.LockRead(pin), 1)
+	}
+	if held < 0 {
 		return nil
 	}
-	return h.conns[old].EndRead()
+	return h.conns[held].EndRead()
+}
+
+// aside lets a checkpoint pass that waits for the read lock which we happen to
+// have. It looks at the mark of a read lock only once, before it begins to wait
+// for that lock, so it waits even if our read is at the newest frame by now; and
+// a newer read would take the same lock. So, while everything is captured, a
+// read lock that no reader uses keeps the WAL from restarting, and the read
+// ends. It keeps no frame from being copied.
+func (h *hands) aside() error {
+	best := 0
+	for i := sqlitefile.ReadLocks - 1; i > 0; i-- {
+		_, held, err := sqlitefile.Holder(h.db.Shm(), sqlitefile.LockRead(i))
+		if err != nil {
+			return err
+		}
+		if _, used := h.db.Index().ReadMark(i); !held && i != h.pin && (best == 0 || !used) {
+			best = i
+		}
+	}
+	if best == 0 {
+		return nil
+	}
+	ok, err := sqlitefile.TryLock(h.db.Shm(), sqlitefile.LockRead(best), 1, false)
+	if err != nil || !ok {
+		return err
+	}
+	held, pin := h.held, h.pin
+	h.held, h.pin, h.grip = -1, best, gripMark
+	return h.end(held, pin)
 }
 
 // drop ends the newer read, so that all is as before reach.
@@ -113,6 +151,9 @@ func (h *hands) close() error {
 			h.conns[i] = nil
 		}
 	}
-	h.held, h.newer = -1, false
+	if h.pin > 0 {
+		errs = append(errs, sqlitefile.Unlock(h.db.Shm(), sqlitefile.LockRead(h.pin), 1))
+	}
+	h.held, h.pin, h.newer = -1, 0, false
 	return errors.Join(errs...)
 }

@@ -113,14 +113,14 @@ type beginFunc func(sqlitefile.IndexHeader, *sqlitedb.Snapshot) error
 // captured. So without a snapshot a read lock of our own, on a mark, keeps the
 // WAL until begin has read them.
 func (c *Capture) holdLocked(ctx context.Context, snapshot bool, begin beginFunc) (err error) {
-	if !snapshot {
-		mark := sqlitefile.LockRead(1)
-		if err := sqlitefile.Lock(ctx, c.db.Shm(), mark, 1, false); err != nil {
-			return err
+	mark := sqlitefile.LockRead(1)
+	h, s, err := c.reachFirst(ctx, snapshot, func() error {
+		if snapshot {
+			return nil
 		}
-		defer func() { err = errors.Join(err, sqlitefile.Unlock(c.db.Shm(), mark, 1)) }()
-	}
-	h, s, err := c.reachFirst(ctx, snapshot)
+		return sqlitefile.Lock(ctx, c.db.Shm(), mark, 1, false)
+	})
+	defer func() { err = errors.Join(err, sqlitefile.Unlock(c.db.Shm(), mark, 1)) }()
 	if err != nil {
 		return err
 	}
@@ -134,8 +134,10 @@ func (c *Capture) holdLocked(ctx context.Context, snapshot bool, begin beginFunc
 }
 
 // reachFirst begins the first read with writers held, so that it is at the
-// header that it returns.
-func (c *Capture) reachFirst(ctx context.Context, snapshot bool) (h sqlitefile.IndexHeader, s *sqlitedb.Snapshot, err error) {
+// header that it returns. Only when they are held it calls keep: a checkpoint
+// that restarts the WAL holds writers while it waits for read locks, so whoever
+// waits for writers must not have any.
+func (c *Capture) reachFirst(ctx context.Context, snapshot bool, keep func() error) (h sqlitefile.IndexHeader, s *sqlitedb.Snapshot, err error) {
 	lock, err := c.db.LockWrite(ctx)
 	if err != nil {
 		return h, nil, err
@@ -151,6 +153,9 @@ func (c *Capture) reachFirst(ctx context.Context, snapshot bool) (h sqlitefile.I
 		}
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := keep(); err != nil {
+		return h, nil, err
+	}
 	if h, _, err = c.hands.reach(ctx); err != nil || !snapshot {
 		return h, nil, err
 	}

@@ -96,31 +96,62 @@ func (c *Capture) loop(ctx context.Context, t *target) error {
 	}
 }
 
-// lookOnce is one step with what follows from it.
+// lookOnce takes the turn, looks, and sees to the length of the WAL.
 func (c *Capture) lookOnce(ctx context.Context) (look, error) {
 	if err := c.take(ctx); err != nil {
 		return look{}, err
 	}
 	defer c.give()
-	h, ok := c.db.Index().Header()
-	copied := c.db.Index().Backfill()
-	same := ok && c.hands != nil && c.hands.exact && pointAt(h) == c.at && c.pending == nil
-	if same && (c.hands.grip == gripZero || copied != h.MaxFrame) {
-		// Nothing was committed, and a newer read would be no better.
-		return look{header: h}, c.checkFileLocked(h)
-	}
-	l, err := c.stepLocked(ctx)
+	l, err := c.lookLocked(ctx)
 	if errors.Is(err, sqlitedb.ErrTornIndex) {
 		return look{behind: true}, c.db.Recover(ctx)
 	}
 	if err != nil {
-		return look{}, err
+		return l, err
 	}
+	if l.idle {
+		return l, c.passLocked(l.header)
+	}
+	c.waited = time.Time{}
 	if err := c.shortenLocked(ctx, l.header); err != nil {
 		return look{}, err
 	}
 	l.unsettled = c.hands.grip != gripZero && c.db.Index().Backfill() == c.at.frame
 	return l, nil
+}
+
+// passLocked is called when all is captured. If a checkpoint that holds writers
+// does not come on, then our read lock is in its way.
+func (c *Capture) passLocked(h sqlitefile.IndexHeader) error {
+	if c.hands.grip == gripZero || c.db.Index().Backfill() == h.MaxFrame {
+		return nil
+	}
+	for _, lock := range []int64{sqlitefile.LockCheckpoint, sqlitefile.LockWrite} {
+		if _, held, err := sqlitefile.Holder(c.db.Shm(), lock); err != nil || !held {
+			c.waited = time.Time{}
+			return err
+		}
+	}
+	switch now := time.Now(); {
+	case c.waited.IsZero():
+		c.waited = now
+	case now.Sub(c.waited) > c.cfg.Interval:
+		c.waited = now
+		return c.hands.aside()
+	}
+	return nil
+}
+
+// lookLocked makes a step if there is a reason for one.
+func (c *Capture) lookLocked(ctx context.Context) (look, error) {
+	h, ok := c.db.Index().Header()
+	copied := c.db.Index().Backfill()
+	same := ok && c.hands != nil && c.hands.exact && pointAt(h) == c.at && c.pending == nil
+	if same && (c.hands.grip == gripZero || copied != h.MaxFrame) {
+		// Nothing was committed, and a newer read would be no better.
+		return look{header: h, idle: true}, c.checkFileLocked(h)
+	}
+	return c.stepLocked(ctx)
 }
 
 // pause decides when to look again if nothing tells before.
