@@ -23,7 +23,8 @@
 //   - Nothing that Sync has covered is lost or changed by a crash; what it has
 //     not may be missing or torn, from some point on to the end. Open cuts it
 //     there. Marks in the log say what had been durable: damage to that is a
-//     [CorruptError] and never cut off silently.
+//     [CorruptError] and never cut off silently. (Assumed of the disk: bytes that
+//     were synced survive a crash while others are appended in the same sector.)
 //   - Bytes are only added; a tail is voided by adding a frame that says so.
 //     Segments are dropped whole, from the oldest on. The only thing that is ever
 //     cut is an incomplete transaction at the very end.

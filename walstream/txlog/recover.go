@@ -68,9 +68,6 @@ func (r *recovery) list() error {
 		if !ok {
 			continue
 		}
-		if n := len(r.files); n > 0 && r.files[n-1].no+1 != no {
-			return corrupt(location{r.files[n-1].no + 1, 0}, fmt.Errorf("%w: the file is missing", walstream.ErrCorrupt))
-		}
 		f, err := r.log.fs.Open(name)
 		if err != nil {
 			return err
@@ -78,6 +75,11 @@ func (r *recovery) list() error {
 		r.files = append(r.files, &found{no: no, file: f})
 		if err := r.files[len(r.files)-1].readHead(); err != nil {
 			return corrupt(location{no, 0}, err)
+		}
+	}
+	for i := 1; i < len(r.files); i++ {
+		if no := r.files[i-1].no + 1; r.files[i].no != no { // its name was not durable yet
+			return r.cutAt(i, location{no, 0}, fmt.Errorf("%w: the file is missing", walstream.ErrCorrupt))
 		}
 	}
 	return nil

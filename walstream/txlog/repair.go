@@ -20,18 +20,36 @@ func (r *recovery) damaged(i int, off int64, err error) error {
 // that is 0; unless the log is known to have been durable beyond.
 func (r *recovery) cut(i int, off int64, cause error) error {
 	at := location{r.files[i].no, off}
-	beyond := at.before(r.mark)
-	for j := i; j < len(r.files) && !beyond; j++ {
-		from := int64(0)
-		if j == i {
-			from = off
+	if off == 0 {
+		return r.cutAt(i, at, cause)
+	}
+	f := r.files[i]
+	if err := r.cutAt(i+1, at, cause); err != nil {
+		return err
+	}
+	return f.file.Truncate(off)
+}
+
+// cutAt removes all segments from the i-th on, since the log ends before at;
+// unless it is known to have been durable beyond.
+func (r *recovery) cutAt(i int, at location, cause error) error {
+	beyond := i == 0 || at.before(r.mark)
+	size := int64(0)
+	for j := max(0, i-1); j < len(r.files) && !beyond; j++ {
+		f, from := r.files[j], int64(0)
+		switch {
+		case f.no < at.seg:
+			continue
+		case f.no == at.seg:
+			from = at.off
 		}
 		var err error
-		if beyond, err = r.durableBeyond(r.files[j], from, at); err != nil {
+		if beyond, err = r.durableBeyond(f, from, at); err != nil {
 			return err
 		}
+		size += f.size - from
 	}
-	if beyond || (i == 0 && off == 0) {
+	if beyond {
 		var e *CorruptError
 		if errors.As(cause, &e) {
 			return cause
@@ -39,15 +57,8 @@ func (r *recovery) cut(i int, off int64, cause error) error {
 		return corrupt(at, cause)
 	}
 	r.log.logger.Warn("log ends in what a crash left incomplete; it is cut",
-		"segment", segmentName(at.seg), "offset", off, "bytes", r.files[i].size-off, "reason", cause)
-	keep := i
-	if off > 0 {
-		keep++
-	}
-	if err := r.remove(keep); err != nil || off == 0 {
-		return err
-	}
-	return r.files[i].file.Truncate(off)
+		"segment", segmentName(at.seg), "offset", at.off, "bytes", size, "reason", cause)
+	return r.remove(i)
 }
 
 // remove removes the files from the i-th on, the newest first: a crash leaves a
@@ -55,7 +66,7 @@ func (r *recovery) cut(i int, off int64, cause error) error {
 func (r *recovery) remove(i int) error {
 	for j := len(r.files) - 1; j >= i; j-- {
 		f := r.files[j]
-		if err := errors.Join(f.file.Close(), r.log.fs.Remove(segmentName(f.no))); err != nil {
+		if err := errors.Join(f.file.Close(), r.log.removeFile(f.no)); err != nil {
 			return err
 		}
 		r.files = r.files[:j]

@@ -119,10 +119,17 @@ func (l *Log) settleLocked() {
 	}
 }
 
-// syncFiles makes all segments durable in their order, the last one and the
-// directory if tail is set, and seals those that are full. The caller holds
-// files.
+// syncFiles makes all segments durable in their order, the last one if tail is
+// set, and seals those that are full. Their names come first: a footer is proof
+// that nothing before it is missing. The caller holds files.
 func (l *Log) syncFiles(segs []*segment, tail bool) error {
+	last := segs[len(segs)-1]
+	if !last.named {
+		if err := l.fs.SyncDir(); err != nil {
+			return l.fail(fmt.Errorf("sync directory: %w", err))
+		}
+		last.named = true
+	}
 	for _, s := range segs[:len(segs)-1] {
 		if s.sealed {
 			continue
@@ -134,17 +141,8 @@ func (l *Log) syncFiles(segs []*segment, tail bool) error {
 	if !tail {
 		return nil
 	}
-	last := segs[len(segs)-1]
 	if err := last.file.Sync(); err != nil {
 		return l.fail(fmt.Errorf("sync segment %s: %w", segmentName(last.no), err))
-	}
-	if !last.named {
-		if err := l.fs.SyncDir(); err != nil {
-			return l.fail(fmt.Errorf("sync directory: %w", err))
-		}
-		for _, s := range segs {
-			s.named = true
-		}
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package txlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,18 +26,8 @@ type Dropped struct {
 func (l *Log) Trim(keep func(db string) walstream.Position, maxBytes int64) ([]Dropped, error) {
 	dropped := map[string]*Dropped{}
 	var err error
-	removed := false
-	for err == nil {
-		var more bool
-		if more, err = l.trimOne(keep, maxBytes, dropped); !more {
-			break
-		}
-		removed = true
-	}
-	if removed {
-		l.files.Lock()
-		err = errors.Join(err, l.fs.SyncDir())
-		l.files.Unlock()
+	for more := true; more && err == nil; {
+		more, err = l.trimOne(keep, maxBytes, dropped)
 	}
 	out := make([]Dropped, 0, len(dropped))
 	for _, d := range dropped {
@@ -138,7 +127,7 @@ func (l *Log) drop(oldest *segment, roster map[string]walstream.Header, kept map
 	if !ok {
 		return false, nil
 	}
-	if err := l.fs.Remove(segmentName(oldest.no)); err != nil {
+	if err := l.removeFile(oldest.no); err != nil {
 		return false, err
 	}
 	l.mu.Lock()

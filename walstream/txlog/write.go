@@ -128,6 +128,15 @@ func (l *Log) createSegment(head segmentHead, roster []byte) (*segment, error) {
 	return newSegment(head, f, int64(len(b))), nil
 }
 
+// removeFile removes a segment's file, durably, so that a crash can't leave out
+// one in the middle.
+func (l *Log) removeFile(no uint64) error {
+	if err := l.fs.Remove(segmentName(no)); err != nil {
+		return err
+	}
+	return l.fs.SyncDir()
+}
+
 // rollback cuts the log at a location: whatever follows was written by one
 // incomplete transaction, and nobody reads it. The newest goes first, so that a
 // crash leaves a log in which it is just shorter. The caller holds write.
@@ -139,14 +148,15 @@ func (l *Log) rollback(to location) error {
 	l.mu.Unlock()
 	i := len(segs) - 1
 	for ; segs[i].no > to.seg; i-- {
-		if err := l.fs.Remove(segmentName(segs[i].no)); err != nil {
+		if err := l.removeFile(segs[i].no); err != nil {
 			return l.fail(fmt.Errorf("roll back: %w", err))
 		}
 	}
-	if err := segs[i].file.Truncate(to.off); err != nil {
+	// Synced at once: old and new content must not get mixed by a crash.
+	tail := segs[i]
+	if err := errors.Join(tail.file.Truncate(to.off), tail.file.Sync()); err != nil {
 		return l.fail(fmt.Errorf("roll back: %w", err))
 	}
-	tail := segs[i]
 	l.mu.Lock()
 	l.mu.segs = slices.Clip(segs[:i+1])
 	tail.end, tail.footer = to.off, nil
