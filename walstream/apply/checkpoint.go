@@ -36,65 +36,72 @@ func (r *Replica) Stats() Stats {
 // Run keeps the WAL short and the record fresh until ctx ends, and returns
 // ctx's error. When the WAL has grown by Config.CheckpointFrames, or nothing was
 // applied for Config.IdleAfter, it copies the WAL into the database, lets it
-// restart, and records the position. Failures (a full disk) are logged and
-// tried again. One Run may run at a time.
+// restart if that can be had, and records the position. Under a load without a gap
+// that takes a pause in applying, which is made once the WAL is four times as long.
+// Failures (a full disk) are logged and tried again. One Run may run at a time.
 func (r *Replica) Run(ctx context.Context) error {
 	idle := time.NewTimer(r.c.IdleAfter)
 	defer idle.Stop()
-	next := r.c.CheckpointFrames // the length at which to try next
-	fresh := true                // something was applied since the last try
+	next := r.c.CheckpointFrames // the length at which to copy next
+	fresh := true                // something was applied since the last time
 	for {
+		quiet := false
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-r.kick:
 			fresh = true
 			idle.Reset(r.c.IdleAfter)
-			if h, _ := r.files.Index.Header(); h.MaxFrame < next {
+			if r.frames() < next {
 				continue
 			}
 		case <-idle.C:
 			idle.Reset(r.c.IdleAfter)
-			if h, _ := r.files.Index.Header(); !fresh && h.MaxFrame == 0 {
+			if !fresh && r.frames() == 0 {
 				continue
 			}
+			quiet = true
 		}
 		fresh = false
-		restarted, err := r.checkpoint(ctx)
+		kept, err := r.checkpoint(ctx, quiet)
 		if err != nil && ctx.Err() == nil {
 			r.c.Logger.Error("checkpoint of a copy failed; it is tried again", "path", r.c.DB.Path(), "error", err)
 		}
-		next = r.nextLimit(restarted)
+		next = r.frames() + r.c.CheckpointFrames
+		if kept || err != nil { // every try has its price
+			next += r.frames() / 4
+		}
 	}
 }
 
-// nextLimit is how long the WAL may be at the next try. If readers or an error
-// kept it from restarting, it grows by a quarter first: every try has a price.
-func (r *Replica) nextLimit(restarted bool) uint32 {
-	if restarted {
-		return r.c.CheckpointFrames
-	}
+// frames is how long the WAL is.
+func (r *Replica) frames() uint32 {
 	h, _ := r.files.Index.Header()
-	return h.MaxFrame + max(r.c.CheckpointFrames, h.MaxFrame/4)
+	return h.MaxFrame
 }
 
 // checkpoint copies the WAL into the database, lets it restart if it can, and
-// records the position.
-func (r *Replica) checkpoint(ctx context.Context) (restarted bool, err error) {
+// records the position. kept: readers did not let it restart.
+func (r *Replica) checkpoint(ctx context.Context, quiet bool) (kept bool, err error) {
 	if !r.Fenced() {
 		return false, nil
 	}
 	behind, err := r.copyBeside(ctx)
+	if err != nil {
+		return false, err
+	}
+	restarted, pause := false, quiet || r.frames() >= 4*r.c.CheckpointFrames
 	// A reader that stays on an older mark than that is a long one: no pause would
 	// make it leave.
-	if err == nil && behind <= r.c.CheckpointFrames {
-		restarted, err = r.restart(ctx)
+	if behind <= r.c.CheckpointFrames {
+		restarted, err = r.restart(ctx, pause)
 	}
-	r.noteRestart(restarted)
+	kept = pause && !restarted
+	r.noteCheckpoint(restarted, kept)
 	if err != nil {
-		return restarted, err
+		return kept, err
 	}
-	return restarted, r.recordPosition(ctx, false)
+	return kept, r.recordPosition(ctx, false)
 }
 
 // copyBeside runs a passive checkpoint while applying goes on, which SQLite
@@ -116,6 +123,10 @@ func (r *Replica) copyBeside(ctx context.Context) (behind uint32, err error) {
 	if err := errors.Join(err, r.bound.EndRead()); err != nil {
 		return 0, err
 	}
+	// What was copied in part SQLite has not fsynced: better now than in a pause.
+	if err := r.syncMain(); err != nil {
+		return 0, err
+	}
 	return end - min(end, r.files.Index.Backfill()), nil
 }
 
@@ -128,11 +139,11 @@ func (r *Replica) copyFrames(ctx context.Context) error {
 	return err
 }
 
-// restart makes a moment with nothing left to copy and no reader that needs the
-// WAL, and lets it restart in it. Applying stands still meanwhile: readers that
-// begin now are on the newest mark, and on lock 0 once all is copied, so that
-// those who are in the way only get fewer.
-func (r *Replica) restart(ctx context.Context) (bool, error) {
+// restart lets the WAL restart if all is copied and no reader needs it. With
+// pause it makes such a moment: applying stands still, so that readers that
+// begin now are on the newest mark, and on lock 0 once all is copied, and those
+// who are in the way only get fewer.
+func (r *Replica) restart(ctx context.Context, pause bool) (bool, error) {
 	r.apply.Lock()
 	defer r.apply.Unlock()
 	begin := time.Now()
@@ -140,20 +151,32 @@ func (r *Replica) restart(ctx context.Context) (bool, error) {
 	if !r.apply.w.Held() {
 		return false, nil
 	}
-	if err := r.copyRestLocked(ctx); err != nil {
-		return false, err
+	if pause {
+		if err := r.copyRestLocked(ctx); err != nil {
+			return false, err
+		}
 	}
 	if r.files.Index.Backfill() != r.apply.w.Header().MaxFrame {
 		return false, nil
 	}
 	// Another process may have checkpointed without fsync. Its connection could
 	// not restart the WAL, we can: so what is in the file must be durable.
-	if err := unix.Fdatasync(int(r.files.Main.Fd())); err != nil {
-		return false, fmt.Errorf("sync database: %w", err)
+	if err := r.syncMain(); err != nil {
+		return false, err
 	}
 	wait, cancel := context.WithTimeout(ctx, r.c.MaxPause)
 	defer cancel()
+	if !pause {
+		cancel() // one try
+	}
 	return r.apply.w.Restart(wait, r.c.KeepWAL)
+}
+
+func (r *Replica) syncMain() error {
+	if err := unix.Fdatasync(int(r.files.Main.Fd())); err != nil {
+		return fmt.Errorf("sync database: %w", err)
+	}
+	return nil
 }
 
 // copyRestLocked copies what is left in the WAL, once the readers on older marks
@@ -181,18 +204,19 @@ func (r *Replica) copyRestLocked(ctx context.Context) error {
 	return r.copyFrames(ctx)
 }
 
-func (r *Replica) noteRestart(restarted bool) {
+func (r *Replica) noteCheckpoint(restarted, kept bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.stats.Checkpoints++
-	if restarted {
+	switch {
+	case restarted:
 		r.mu.stats.Restarts++
 		r.mu.stats.KeptSince = time.Time{}
-		return
-	}
-	r.mu.stats.Kept++
-	if r.mu.stats.KeptSince.IsZero() {
-		r.mu.stats.KeptSince = time.Now()
+	case kept:
+		r.mu.stats.Kept++
+		if r.mu.stats.KeptSince.IsZero() {
+			r.mu.stats.KeptSince = time.Now()
+		}
 	}
 }
 

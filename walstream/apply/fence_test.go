@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,7 +57,7 @@ type writer struct {
 
 func newWriter(t testing.TB, path string) *writer {
 	t.Helper()
-	p := start(t, "writer", exec.Command("python3", "-c", pythonWriter, path))
+	p := start(t, "writer", python(t, pythonWriter, path))
 	in := p.in.(interface{ Write([]byte) (int, error) })
 	return &writer{p, func(s string) { in.Write([]byte(s + "\n")) }}
 }

@@ -48,8 +48,8 @@ type Config struct {
 	FileMode  os.FileMode
 	FileGroup int
 
-	// CheckpointFrames is how long the WAL may grow before it is copied and
-	// restarted. Default 1000.
+	// CheckpointFrames is how much the WAL may grow before it is copied; at four
+	// times that length it is made to restart. Default 1000.
 	CheckpointFrames uint32
 	// IdleAfter is how long nothing is applied before what there is gets
 	// checkpointed and recorded. Default 3 s.
@@ -59,7 +59,7 @@ type Config struct {
 	// WAL, so that it can restart. Default 5 ms.
 	MaxPause time.Duration
 	// KeepWAL is how long in bytes the -wal file may stay when it restarts.
-	// Default: four times CheckpointFrames.
+	// Default: eight times CheckpointFrames.
 	KeepWAL int64
 
 	Logger *slog.Logger // Default: none
@@ -79,7 +79,7 @@ func (c Config) withDefaults() Config {
 		c.MaxPause = 5 * time.Millisecond
 	}
 	if c.KeepWAL <= 0 {
-		c.KeepWAL = sqlitefile.FrameOffset(4*c.CheckpointFrames, c.DB.PageSize())
+		c.KeepWAL = sqlitefile.FrameOffset(8*c.CheckpointFrames, c.DB.PageSize())
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -180,6 +180,10 @@ func Open(c Config) (_ *Replica, err error) {
 		if *conn, err = c.DB.Conn(context.Background()); err != nil {
 			return nil, errors.Join(fmt.Errorf("open replica: %w", err), r.closeFiles())
 		}
+	}
+	// Not left to how SQLite was built: a checkpoint must fsync.
+	if err := r.conn.Exec("PRAGMA synchronous=NORMAL"); err != nil {
+		return nil, errors.Join(fmt.Errorf("open replica: %w", err), r.closeFiles())
 	}
 	return r, nil
 }

@@ -21,7 +21,8 @@ import (
 //	magic 8 │ version 2 │ flags 2 │ zeros 4 │ sequence 8 │ epoch 8 │ TXID 8 │
 //	checksum 8 │ boot ID 16 │ device 8 │ inode 8 │ zeros 44 │ CRC-32C of all that 4
 //
-// The valid slot with the higher sequence counts.
+// The valid slot with the higher sequence counts. The CRC stays where it is in
+// every version, so that a torn slot is not taken for one of another version.
 const (
 	stateMagic    = "LSNAPPLY"
 	stateVersion  = 1
@@ -68,11 +69,11 @@ func parseState(b []byte) (s state, sequence uint64, ok bool, err error) {
 	if len(b) < stateSlot || string(b[:8]) != stateMagic {
 		return state{}, 0, false, nil
 	}
-	if v := binary.BigEndian.Uint16(b[8:]); v != stateVersion {
-		return state{}, 0, false, fmt.Errorf("%w: %d", errStateVersion, v)
-	}
 	if crc32.Checksum(b[:stateSlot-4], castagnoli) != binary.BigEndian.Uint32(b[stateSlot-4:]) {
 		return state{}, 0, false, nil
+	}
+	if v := binary.BigEndian.Uint16(b[8:]); v != stateVersion {
+		return state{}, 0, false, fmt.Errorf("%w: %d", errStateVersion, v)
 	}
 	s = state{
 		clean: binary.BigEndian.Uint16(b[10:])&flagClean != 0,

@@ -59,6 +59,9 @@ func Lock(ctx context.Context, shm *os.File, off, n int64, exclusive bool) error
 	if ok, err := TryLock(shm, off, n, exclusive); ok || err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("lock byte %d of %s: %w", off, shm.Name(), context.Cause(ctx))
+	}
 	sig := int(C.lsnode_wake_signal())
 	if sig < 0 {
 		return fmt.Errorf("lock byte %d of %s: install wake signal: %w", off, shm.Name(), unix.Errno(-sig))

@@ -6,14 +6,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 // Restart lets the next transaction begin the WAL anew, if all of it is in the
-// database file and no reader needs it; false means not now. For readers that
-// are on a mark it waits until ctx ends: as long as nothing is appended, new
-// ones take lock 0, which does not matter. The caller has made the database file
+// database file and no reader needs it; false means not now. For a
+// checkpoint that runs, and for readers that are on a mark, it waits until ctx
+// ends: as long as nothing is appended, new readers take lock 0, which does not
+// matter. The caller has made the database file
 // durable, and has no transaction in hand. A -wal longer than keep bytes is cut
 // to nothing.
 //
@@ -29,17 +31,14 @@ func (w *Writer) Restart(ctx context.Context, keep int64) (done bool, err error)
 	}
 	// Without the checkpoint lock a checkpoint of an older SQLite, begun before
 	// the restart, could go on after it with frames of the new generation.
-	if ok, err := TryLock(w.f.Shm, LockCheckpoint, 1, true); err != nil || !ok {
+	if ok, err := lockWithin(ctx, w.f.Shm, LockCheckpoint, 1); err != nil || !ok {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, Unlock(w.f.Shm, LockCheckpoint, 1)) }()
 	if w.f.Index.Backfill() != w.hdr.MaxFrame {
 		return false, nil
 	}
-	if err := Lock(ctx, w.f.Shm, LockRead(1), ReadLocks-1, true); err != nil {
-		if ctx.Err() != nil {
-			return false, nil
-		}
+	if ok, err := lockWithin(ctx, w.f.Shm, LockRead(1), ReadLocks-1); err != nil || !ok {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, Unlock(w.f.Shm, LockRead(1), ReadLocks-1)) }()
@@ -52,6 +51,15 @@ func (w *Writer) Restart(ctx context.Context, keep int64) (done bool, err error)
 	w.hdr = h
 	w.reset()
 	return true, w.cut(keep)
+}
+
+// lockWithin takes an exclusive lock; false means that ctx ended first.
+func lockWithin(ctx context.Context, shm *os.File, off, n int64) (bool, error) {
+	err := Lock(ctx, shm, off, n, true)
+	if err != nil && ctx.Err() != nil {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // cut gives the room of a WAL that holds nothing back, if it is much.
