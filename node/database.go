@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lsnode/lsnode/node/metrics"
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/apply"
 	"github.com/lsnode/lsnode/walstream/capture"
@@ -51,6 +52,7 @@ type database struct {
 	name, path string
 	dir        string // DATA-DIR/state/NAME
 	progress   *progress
+	counts     *metrics.Database
 	reported   time.Time // when a repair's progress was logged last; of the role
 
 	// content is held while what the file holds, or which file it is, changes on a
@@ -58,6 +60,7 @@ type database struct {
 	content sync.Mutex
 	opened  *opened          // guarded by content; nil: not open
 	capture *capture.Capture // guarded by content; set while primary
+	counted counted          // guarded by content
 
 	// The parts of opened, for the role that moves the database.
 	file    *sqlitedb.DB
@@ -128,6 +131,8 @@ func (d *database) close(ctx context.Context) error {
 	}
 	d.opened.stop()
 	<-d.opened.done
+	d.countLocked()
+	d.counted.replica = apply.Stats{}
 	err := errors.Join(d.replica.Close(ctx), d.table.Close(), d.file.Close())
 	d.opened, d.file, d.table, d.replica = nil, nil, nil, nil
 	return err
@@ -266,5 +271,6 @@ func (d *database) unfence(ctx context.Context) (place walstream.Place, lifted b
 func (d *database) setCapture(c *capture.Capture) {
 	d.content.Lock()
 	defer d.content.Unlock()
-	d.capture = c
+	d.countLocked()
+	d.capture, d.counted.capture = c, capture.Stats{}
 }

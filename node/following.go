@@ -19,6 +19,9 @@ import (
 // errGap says that what came does not follow on what this node has.
 var errGap = errors.New("a transaction is missing")
 
+// errAnnounced says that a transaction is too large for a message.
+var errAnnounced = errors.New("a transaction is to be pulled")
+
 // inboxSize is how many live messages of one database wait while it applies an
 // earlier one. What does not fit is pulled later.
 const inboxSize = 256
@@ -32,25 +35,31 @@ type term struct {
 	sources func() []string                 // IDs of live nodes to seed from, best first
 }
 
+// arrival is a live message with the time at which it came.
+type arrival struct {
+	*stream.Message
+	at time.Time
+}
+
 // following is one database's part in a term: it takes live messages from its
 // inbox, pulls what is missing, logs and applies. One goroutine runs it.
 type following struct {
 	d      *database
 	term   *term
-	inbox  chan *stream.Message
+	inbox  chan arrival
 	missed chan struct{}                      // holds a token when something was dropped or a newer tip is known
 	told   atomic.Pointer[walstream.Position] // what the last tip said
 }
 
 func newFollowing(d *database, t *term) *following {
-	return &following{d: d, term: t, inbox: make(chan *stream.Message, inboxSize), missed: make(chan struct{}, 1)}
+	return &following{d: d, term: t, inbox: make(chan arrival, inboxSize), missed: make(chan struct{}, 1)}
 }
 
 // offer hands over a live message without waiting. One that finds the inbox
 // full is dropped, and what is missing then pulled.
 func (f *following) offer(m *stream.Message) {
 	select {
-	case f.inbox <- m:
+	case f.inbox <- arrival{m, time.Now()}:
 	default:
 		f.nudge()
 	}
@@ -121,7 +130,10 @@ func (f *following) stream(ctx context.Context) error {
 		case <-f.missed:
 			err = errGap
 		}
-		if errors.Is(err, errGap) {
+		switch {
+		case errors.Is(err, errGap):
+			err = f.fill(ctx)
+		case errors.Is(err, errAnnounced):
 			err = f.pull(ctx, stream.Since{})
 		}
 		if err != nil {
@@ -130,8 +142,18 @@ func (f *following) stream(ctx context.Context) error {
 	}
 }
 
+// fill pulls what the live stream has left out, if anything.
+func (f *following) fill(ctx context.Context) error {
+	before := f.d.txlog.Last(f.d.name)
+	err := f.pull(ctx, stream.Since{})
+	if f.d.txlog.Last(f.d.name) != before {
+		f.d.counts.Gaps.Inc()
+	}
+	return err
+}
+
 // take logs and applies one live message.
-func (f *following) take(ctx context.Context, m *stream.Message) error {
+func (f *following) take(ctx context.Context, m arrival) error {
 	h := &m.Header
 	if h.Post.Epoch != f.term.epoch {
 		return nil // a deposed primary still ships, or the next one does already
@@ -141,10 +163,16 @@ func (f *following) take(ctx context.Context, m *stream.Message) error {
 	switch {
 	case h.Post.Compare(last) <= 0:
 		return nil // pulled already
-	case h.Pre != last || m.Kind != stream.Whole:
+	case h.Pre != last:
 		return errGap
+	case m.Kind != stream.Whole:
+		return errAnnounced
 	}
-	return f.d.receive(ctx, f.term.epoch, m.Txn, m.Record)
+	if err := f.d.receive(ctx, f.term.epoch, m.Txn, m.Record); err != nil {
+		return err
+	}
+	f.d.counts.ApplyDelay.Observe(time.Since(m.at).Seconds())
+	return nil
 }
 
 // receive logs a transaction that follows on the log's end, then applies it.
@@ -170,7 +198,9 @@ func (d *database) receive(ctx context.Context, authority walstream.Epoch, txn *
 func (d *database) applyLogged(ctx context.Context, txn *walstream.Txn) error {
 	d.content.Lock()
 	defer d.content.Unlock()
-	if err := d.replica.Apply(ctx, txn); err != nil {
+	err := d.replica.Apply(ctx, txn)
+	d.countApplied(txn.Pre, txn.Post, err)
+	if err != nil {
 		return fmt.Errorf("apply transaction %s: %w", txn.Post, err)
 	}
 	d.progress.show(txn.Post)

@@ -25,6 +25,7 @@ func (n *Node) Follow(ctx context.Context, t cluster.Term) error {
 	if t.Primary == "" || t.Primary == n.cluster.Self() {
 		return n.stayFenced(ctx)
 	}
+	n.took(cluster.RoleFollower)
 	l := &live{n: n, followings: map[string]*following{}, term: &term{
 		epoch: walstream.Epoch(t.Epoch), line: t.Line, primary: t.Primary,
 		dial: n.pullDialer, sources: func() []string { return n.seedSources(t.Primary) },
@@ -37,6 +38,7 @@ func (n *Node) Follow(ctx context.Context, t cluster.Term) error {
 // stayFenced keeps all databases readable and closed to writers while there is
 // no primary.
 func (n *Node) stayFenced(ctx context.Context) error {
+	n.took(cluster.RoleFenced)
 	if err := n.fenceAll(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}

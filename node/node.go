@@ -39,6 +39,7 @@ type Node struct {
 
 	broker atomic.Pointer[stream.Broker] // while this node reigns
 	live   atomic.Pointer[live]          // while this node follows
+	lease  atomic.Pointer[cluster.Lease] // while this node reigns
 
 	mu        sync.Mutex
 	databases map[string]*database // guarded by mu
@@ -82,7 +83,7 @@ func (n *Node) database(name string) (*database, error) {
 	}
 	d := &database{
 		shared: n.shared, name: name, path: path,
-		dir: filepath.Join(n.cfg.DataDir, "state", name), progress: newProgress(),
+		dir: filepath.Join(n.cfg.DataDir, "state", name), progress: newProgress(), counts: n.metrics.Database(name),
 	}
 	n.databases[name] = d
 	return d, nil

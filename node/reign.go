@@ -34,6 +34,9 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 		return errors.Join(err, n.endReign())
 	}
 	defer func() { err = errors.Join(err, done()) }()
+	n.took(cluster.RolePrimary)
+	n.lease.Store(&r.Lease)
+	defer n.lease.Store(nil)
 	current := &reign{
 		epoch: walstream.Epoch(r.Epoch), publisher: publisher, valid: r.Lease.Valid,
 		register: func(ctx context.Context, db string) error { return n.cluster.AddDatabase(ctx, db, r.Epoch) },

@@ -157,7 +157,7 @@ func (r *reigning) adopt(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	found, err := capture.Scan(ctx, snapshot, d.table)
+	found, err := d.scan(ctx, snapshot)
 	if err != nil {
 		return err
 	}
@@ -229,6 +229,7 @@ func (r *reigning) resume(ctx context.Context, last walstream.Header) (*capture.
 	}
 	if errors.Is(err, capture.ErrDiscontinuous) {
 		d.log.Warn("the WAL went on while nobody read it: the database is compared page by page", "database", d.name, "reason", err)
+		d.counts.Scans.Inc()
 		var pages int
 		if pages, err = c.Rebase(ctx); err == nil && pages > 0 {
 			d.log.Warn("shipped what had changed meanwhile as one transaction", "database", d.name, "pages", pages)

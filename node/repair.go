@@ -82,6 +82,8 @@ func (d *database) repair(ctx context.Context, authority walstream.Epoch, dial s
 	if err := d.restored(txn); err != nil {
 		return err
 	}
+	d.counts.Repairs.Inc()
+	d.counts.RepairedPages.Add(float64(spool.Held()))
 	return spool.Remove()
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/lsnode/lsnode/cluster"
 	"github.com/lsnode/lsnode/cluster/secure"
 	"github.com/lsnode/lsnode/node/api"
-	"github.com/lsnode/lsnode/node/metrics"
 	"github.com/lsnode/lsnode/walstream/apply"
 	"github.com/lsnode/lsnode/walstream/capture"
 	"github.com/lsnode/lsnode/walstream/stream"
@@ -92,7 +91,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.watcher, err = capture.NewWatcher(); err != nil {
 		return nil, err
 	}
-	n.metrics = metrics.New(cfg.Version, func() api.Status { return n.Status(context.Background()) })
+	n.metrics = n.openMetrics()
 	return n, nil
 }
 

@@ -102,7 +102,7 @@ func (d *database) inspect(ctx context.Context) (findings, error) {
 		return findings{}, err
 	}
 	defer snapshot.Close()
-	differing, err := capture.Scan(ctx, snapshot, d.table)
+	differing, err := d.scan(ctx, snapshot)
 	if err != nil {
 		return findings{}, fmt.Errorf("compare the file with the log: %w", err)
 	}
@@ -131,6 +131,7 @@ func (d *database) giveUp(ctx context.Context, cut, last walstream.Position, fou
 		return err
 	}
 	d.progress.addKept(int(entry.commits()))
+	d.counts.Quarantined.Add(float64(entry.commits()))
 	d.log.Warn("kept commits that the cluster has not in quarantine",
 		"database", d.name, "commits", entry.commits(), "exact", entry.Exact, "from", entry.From, "to", entry.To, "path", path)
 	if err := d.setDoubt(repairing); err != nil {
@@ -158,6 +159,7 @@ func (d *database) trust(ctx context.Context, last walstream.Position) error {
 		}
 	}
 	if got := d.table.Checksum(); got != last.Checksum {
+		d.counts.Mismatches.Inc()
 		return fmt.Errorf("compare %s with its log: %w: it has %s, the log's end is %s", d.path, apply.ErrChecksum, got, last)
 	}
 	d.replica.Settle(last)
@@ -201,7 +203,9 @@ func (d *database) applyRest(ctx context.Context, last walstream.Position) error
 	if err != nil || txn == nil {
 		return err
 	}
-	return d.replica.Apply(ctx, txn)
+	err = d.replica.Apply(ctx, txn)
+	d.countApplied(applied, txn.Post, err)
+	return err
 }
 
 // compare reads the whole file after a reboot: what the disk kept of it may be
@@ -209,6 +213,7 @@ func (d *database) applyRest(ctx context.Context, last walstream.Position) error
 func (d *database) compare(ctx context.Context) error {
 	difference, err := d.difference(ctx)
 	if err == nil && difference > 0 {
+		d.counts.Mismatches.Inc()
 		err = fmt.Errorf("%w: %d pages after a reboot", apply.ErrChecksum, difference)
 	}
 	return err
@@ -220,7 +225,7 @@ func (d *database) difference(ctx context.Context) (pages int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	found, err := capture.Scan(ctx, snapshot, d.table)
+	found, err := d.scan(ctx, snapshot)
 	if err != nil {
 		return 0, err
 	}
@@ -240,6 +245,7 @@ func (d *database) rescan(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	d.counts.Scans.Inc()
 	return fillTable(ctx, snapshot, d.table, d.replica.Applied())
 }
 

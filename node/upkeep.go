@@ -36,6 +36,7 @@ func (d *database) readFigures() {
 		d.progress.setWAL(0)
 		return
 	}
+	d.countLocked()
 	if bytes, err := d.file.WALBytes(); err == nil {
 		d.progress.setWAL(bytes)
 	}
@@ -51,6 +52,9 @@ func (n *Node) trimLog() {
 	}
 	for _, d := range dropped {
 		n.log.Info("dropped old transactions from the log", "database", d.Database, "from", d.From, "to", d.To)
+		if d.Early {
+			n.metrics.EarlyDrops.Add(float64(d.To.TXID - d.From.TXID))
+		}
 		if b := n.known(d.Database); b != nil {
 			if err := b.flushTable(context.Background()); err != nil {
 				n.log.Warn("flush page checksums", "database", d.Database, "error", err)

@@ -6,7 +6,7 @@
 // happens, through the fields of [Metrics] and [Database].
 //
 //	api.Status ── at each scrape ──▶ gauges   ─┐
-//	capture, apply, lease ── Inc ──▶ counters ─┴▶ Handler ─▶ GET /metrics
+//	capture, apply, roles ── Inc ──▶ counters ─┴▶ Handler ─▶ GET /metrics
 //
 // Names begin with lsnode_; times are in seconds, sizes in bytes. There is no
 // global registry: each node has its own. All of it is safe for concurrent use.

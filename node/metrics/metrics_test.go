@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
 	"github.com/lsnode/lsnode/node/api"
 )
 
@@ -19,6 +21,13 @@ func status() api.Status {
 			{Name: "new", State: api.StateSeeding},
 			{Name: "new", State: api.StateRefused}, // a second file of that name, refused
 		},
+	}
+}
+
+func sources() Sources {
+	return Sources{
+		Version: "v1.2.3", Status: status,
+		Lease: func() float64 { return 0.5 }, LogBytes: func() int64 { return 4096 },
 	}
 }
 
@@ -42,23 +51,16 @@ func scrape(t *testing.T, m *Metrics) string {
 // The names are a contract: dashboards and alerts are written against them.
 // LSNODE_GOLDEN=1 writes the file anew.
 func TestScrape(t *testing.T) {
-	m := New("v1.2.3", status)
+	m := New(sources())
 	m.RoleChanges.WithLabelValues(string(api.RoleFollower)).Inc()
-	m.Failovers.Inc()
+	m.EarlyDrops.Add(21)
 	db := m.Database("app")
-	db.CapturedCommits.Add(1)
-	db.CapturedTxns.Add(2)
-	db.CapturedBytes.Add(3)
-	db.AppliedCommits.Add(4)
-	db.AppliedTxns.Add(5)
-	db.AppliedBytes.Add(6)
-	db.Gaps.Add(7)
-	db.Scans.Add(8)
-	db.Repairs.Add(9)
-	db.RepairedPages.Add(10)
-	db.Mismatches.Add(11)
-	db.Quarantined.Add(12)
-	db.ReaderStalls.Add(13)
+	for i, c := range countersOf(db) {
+		(*c).Add(float64(i + 1))
+	}
+	for i, g := range gaugesOf(db) {
+		(*g).Set(float64(i) + 0.5)
+	}
 	db.ApplyDelay.Observe(0.001)
 	got := scrape(t, m)
 	golden := filepath.Join("testdata", "scrape.txt")
@@ -77,7 +79,7 @@ func TestScrape(t *testing.T) {
 }
 
 func TestDatabaseIsForgotten(t *testing.T) {
-	m := New("v1", func() api.Status { return api.Status{} })
+	m := New(sources())
 	old := m.Database("app")
 	old.Gaps.Inc()
 	if m.Database("app") != old {
@@ -89,10 +91,43 @@ func TestDatabaseIsForgotten(t *testing.T) {
 	}
 	m.Forget("app")
 	old.Gaps.Inc()
-	if got := scrape(t, m); strings.Contains(got, `"app"`) {
+	if got := scrape(t, m); strings.Contains(got, row) || strings.Contains(got, `lsnode_wal_kept_seconds{database="app"}`) ||
+		strings.Contains(got, `lsnode_apply_seconds_count{database="app"}`) {
 		t.Errorf("still there: %s", got)
 	}
 	if m.Database("app") == old {
 		t.Error("the forgotten metrics came back")
+	}
+}
+
+// What is exposed keeps Prometheus' conventions: units, suffixes, help. A gauge
+// must not have a counter's name without _total either: OpenMetrics, which takes
+// that suffix off, would have one family twice.
+func TestConventions(t *testing.T) {
+	m := New(sources())
+	m.Database("app")
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	problems, err := promlint.New(strings.NewReader(w.Body.String())).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "lsnode_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+	families := map[string]bool{}
+	for line := range strings.Lines(w.Body.String()) {
+		if words := strings.Fields(line); len(words) == 4 && words[1] == "TYPE" && strings.HasPrefix(words[2], "lsnode_") {
+			family := strings.TrimSuffix(words[2], "_total")
+			if families[family] {
+				t.Errorf("two families are called %s", family)
+			}
+			families[family] = true
+		}
+	}
+	if len(families) < 20 {
+		t.Errorf("only %d families were looked at", len(families))
 	}
 }

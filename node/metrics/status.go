@@ -9,7 +9,9 @@ import (
 )
 
 var (
-	roles  = [...]api.Role{api.RolePrimary, api.RoleFollower, api.RoleCandidate, api.RoleFenced}
+	roles = [...]api.Role{api.RolePrimary, api.RoleFollower, api.RoleCandidate, api.RoleFenced}
+	// lived are the roles in which a node lives for a while; a candidacy is a step.
+	lived  = [...]api.Role{api.RolePrimary, api.RoleFollower, api.RoleFenced}
 	states = [...]api.State{
 		api.StatePrimary, api.StateStreaming, api.StateCatchingUp, api.StateSeeding,
 		api.StateRepairing, api.StateFenced, api.StateRefused,
@@ -44,7 +46,7 @@ func newStatusCollector(version string, status func() api.Status) *statusCollect
 		lag:         d("lag_seconds", "Time since this node last knew itself to be at the primary's position.", "database"),
 		lagTxids:    d("lag_transactions", "Commits of the primary that are known here and not applied.", "database"),
 		walSize:     d("wal_bytes", "Size of the database's WAL.", "database"),
-		quarantined: d("quarantined_commits", "Commits of the database in quarantine on this node.", "database"),
+		quarantined: d("quarantine_commits", "Commits of the database in quarantine on this node.", "database"),
 	}
 }
 
