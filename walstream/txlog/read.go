@@ -101,8 +101,8 @@ type view struct {
 	asm  assembler
 }
 
-// look returns a view from a location to the end of a database's log. Its
-// segments stay open until close. The caller holds mu.
+// lookLocked returns a view from a location to the end of a database's log. Its
+// segments stay open until close.
 func (l *Log) lookLocked(st *state, from location) *view {
 	v := &view{log: l, st: st, line: st.line}
 	for _, s := range l.mu.segs {
@@ -115,6 +115,10 @@ func (l *Log) lookLocked(st *state, from location) *view {
 			end = st.end.off
 		}
 		v.segs, v.ends = append(v.segs, s), append(v.ends, end)
+	}
+	if from.off < segmentHeader || len(v.segs) == 0 || v.segs[0].no != from.seg {
+		v.close() // only a forged index says so
+		v.segs, v.ends = nil, nil
 	}
 	scan := &scanner{segs: v.segs, ends: v.ends, at: from}
 	v.asm = assembler{scan: scan, name: st.name, hash: walstream.NameHash(st.name), voids: st.voids}

@@ -36,9 +36,6 @@ type found struct {
 func (l *Log) recover() error {
 	r := &recovery{log: l, index: newIndex(), open: map[string]partial{}}
 	err := r.list()
-	if err == nil && len(r.files) == 1 && r.files[0].no == 1 && errors.Is(r.files[0].bad, walstream.ErrTorn) {
-		err = r.remove(0) // a crash while the log was made
-	}
 	for i := 0; err == nil && i < len(r.files); i++ {
 		err = r.segment(i)
 	}

@@ -33,7 +33,9 @@ func (r *recovery) cut(i int, off int64, cause error) error {
 // cutAt removes all segments from the i-th on, since the log ends before at;
 // unless it is known to have been durable beyond.
 func (r *recovery) cutAt(i int, at location, cause error) error {
-	beyond := i == 0 || at.before(r.mark)
+	// The first segment is made before anything else: without proof of more, a
+	// crash came then.
+	beyond := at.before(r.mark) || (i == 0 && at.seg != 1)
 	size := int64(0)
 	for j := max(0, i-1); j < len(r.files) && !beyond; j++ {
 		f, from := r.files[j], int64(0)
