@@ -61,6 +61,9 @@ type database struct {
 	opened  *opened          // guarded by content; nil: not open
 	capture *capture.Capture // guarded by content; set while primary
 	counted counted          // guarded by content
+	lent    sync.WaitGroup   // snapshots in use by the server of pulls
+
+	compared bool // what a reboot has left of the file was compared with the table
 
 	// The parts of opened, for the role that moves the database.
 	file    *sqlitedb.DB
@@ -105,6 +108,7 @@ func (d *database) open(ctx context.Context, convert bool) (err error) {
 		return errors.Join(err, table.Close(), file.Close())
 	}
 	d.file, d.table, d.replica = file, table, replica
+	d.compared = replica.Start() != apply.StartRebooted
 	d.startUpkeep()
 	return nil
 }
@@ -131,6 +135,7 @@ func (d *database) close(ctx context.Context) error {
 	}
 	d.opened.stop()
 	<-d.opened.done
+	d.lent.Wait()
 	d.countLocked()
 	d.counted.replica = apply.Stats{}
 	err := errors.Join(d.replica.Close(ctx), d.table.Close(), d.file.Close())

@@ -40,6 +40,7 @@ type Node struct {
 	broker atomic.Pointer[stream.Broker] // while this node reigns
 	live   atomic.Pointer[live]          // while this node follows
 	lease  atomic.Pointer[cluster.Lease] // while this node reigns
+	reign  atomic.Pointer[reign]         // while this node reigns
 
 	mu        sync.Mutex
 	databases map[string]*database // guarded by mu

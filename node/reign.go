@@ -41,6 +41,8 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 		epoch: walstream.Epoch(r.Epoch), publisher: publisher, valid: r.Lease.Valid,
 		register: func(ctx context.Context, db string) error { return n.cluster.AddDatabase(ctx, db, r.Epoch) },
 	}
+	n.reign.Store(current)
+	defer n.reign.Store(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { n.tellTips(ctx, current.epoch); return nil })
 	group.Go(func() error { n.flushTables(ctx); return nil })
@@ -160,6 +162,9 @@ func (n *Node) Handover(ctx context.Context, target string) (err error) {
 	request := reachRequest{Positions: positionTexts(n.standing())}
 	if err := n.cluster.Call(ctx, target, methodReach, request, nil); err != nil {
 		return fmt.Errorf("wait until the target has everything: %w", err)
+	}
+	if r := n.reign.Load(); r != nil {
+		r.handed.Store(true)
 	}
 	return h.fence(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/lsnode/lsnode/node/api"
@@ -27,6 +28,7 @@ type reign struct {
 	epoch     walstream.Epoch
 	publisher *stream.Publisher
 	valid     func() bool                                // the lease holds now
+	handed    atomic.Bool                                // a switchover puts up the fence itself
 	register  func(ctx context.Context, db string) error // a database begins in this reign
 }
 
@@ -46,7 +48,11 @@ func (r *reigning) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, capture.ErrFenced) {
+		switch {
+		case errors.Is(err, errDeposed), errors.Is(err, capture.ErrFenced) && r.reign.handed.Load():
+			<-ctx.Done() // the reign's end is under way
+			return nil
+		case errors.Is(err, capture.ErrFenced):
 			return fmt.Errorf("capture %s: %w", r.d.name, err)
 		}
 		r.d.progress.become(api.StateRefused, err)
@@ -63,7 +69,7 @@ func (r *reigning) once(ctx context.Context) (err error) {
 	if err == nil {
 		err = r.keep(ctx, c)
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, errDeposed) && !errors.Is(err, capture.ErrFenced) {
 		err = errors.Join(err, r.d.close(ctx))
 	}
 	return err

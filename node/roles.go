@@ -93,6 +93,10 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 	}
 	for _, from := range target.From {
 		if from == n.cluster.Self() {
+			if repair {
+				err = d.rollForward(ctx)
+				repair = err != nil
+			}
 			if !repair {
 				break
 			}

@@ -30,8 +30,9 @@ const stopWait = 8 * time.Second
 // of one, or joins the cluster of its peers, and serves until ctx ends. Then a
 // primary hands over first, so that nothing is lost, and Run returns nil with
 // every database closed to writers, unless this node is the only voter.
-// [cluster.ErrRemoved] says that it has left or was removed. One process may run
-// several nodes, but not two on one data dir or one database file.
+// It also returns nil once this node has left the cluster or was removed from it.
+// One process may run several nodes, but not two on one data dir or one database
+// file.
 func Run(ctx context.Context, cfg Config) (err error) {
 	cfg, err = cfg.withDefaults()
 	if err != nil {
@@ -203,7 +204,12 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		defer end()
-		return n.cluster.Run(life, n)
+		err := n.cluster.Run(life, n)
+		if errors.Is(err, cluster.ErrRemoved) {
+			n.log.Info("this node is no member any more and stops: its copies stay read-only until they are released with lsnode release PATH")
+			return nil
+		}
+		return err
 	})
 	stop := context.AfterFunc(ctx, func() {
 		n.handOver()

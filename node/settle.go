@@ -175,8 +175,9 @@ func (d *database) trust(ctx context.Context, last walstream.Position) error {
 func (d *database) catchUpFile(ctx context.Context) (repair bool, err error) {
 	last := d.txlog.Last(d.name)
 	err = d.applyRest(ctx, last)
-	if err == nil && d.replica.Start() == apply.StartRebooted {
+	if err == nil && !d.compared {
 		err = d.compare(ctx)
+		d.compared = err == nil
 	}
 	for _, lost := range []error{txlog.ErrNotOnLine, txlog.ErrTruncated, apply.ErrChecksum, apply.ErrPageSize, apply.ErrNotOneLine} {
 		if errors.Is(err, lost) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lsnode/lsnode/walstream/sqlitedb"
 	"github.com/lsnode/lsnode/walstream/stream"
 )
 
@@ -33,7 +34,7 @@ func (d *database) snapshot(ctx context.Context) (*stream.Snapshot, error) {
 		}
 		return &stream.Snapshot{
 			Position: at, Time: time.Now(), PageSize: s.PageSize(), PageCount: s.PageCount(),
-			Sums: table, ReadPage: s.ReadPage, Close: s.Close,
+			Sums: table, ReadPage: s.ReadPage, Close: d.lend(s),
 		}, nil
 	}
 	why, err := d.doubt()
@@ -50,8 +51,18 @@ func (d *database) snapshot(ctx context.Context) (*stream.Snapshot, error) {
 	}
 	return &stream.Snapshot{
 		Position: at, Time: time.Now(), PageSize: s.PageSize(), PageCount: s.PageCount(),
-		Sums: d.table.Clone(), ReadPage: s.ReadPage, Close: s.Close,
+		Sums: d.table.Clone(), ReadPage: s.ReadPage, Close: d.lend(s),
 	}, nil
+}
+
+// lend keeps the database open until the snapshot is closed by what it returns.
+// d.content is held.
+func (d *database) lend(s *sqlitedb.Snapshot) (giveBack func() error) {
+	d.lent.Add(1)
+	return func() error {
+		defer d.lent.Done()
+		return s.Close()
+	}
 }
 
 // errUnsettled says that this node's own copy is not known to be whole.

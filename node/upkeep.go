@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/lsnode/lsnode/walstream"
+	"github.com/lsnode/lsnode/walstream/txlog"
 )
 
 // upkeepInterval is how often figures are read and the log is trimmed.
@@ -24,13 +27,21 @@ func (n *Node) upkeep(ctx context.Context) error {
 		for _, d := range n.all() {
 			d.readFigures()
 		}
+		// A log that could not be fsynced says nothing any more about what is on
+		// disk until it is opened anew: the node has to be started again.
+		if err := n.txlog.Sync(ctx); errors.Is(err, txlog.ErrFailed) {
+			return fmt.Errorf("stop: %w: start the node again once the disk is well", err)
+		}
 		n.trimLog()
 	}
 }
 
-// readFigures takes the length of the WAL into the status.
+// readFigures takes the length of the WAL into the status, unless the database
+// is busy with something long.
 func (d *database) readFigures() {
-	d.content.Lock()
+	if !d.content.TryLock() {
+		return
+	}
 	defer d.content.Unlock()
 	if d.opened == nil {
 		d.progress.setWAL(0)
