@@ -15,8 +15,8 @@ import (
 const (
 	frameHead9  = 9 // length 4, CRC 4, type 1
 	linkBuffer  = 64 << 10
-	maxControl  = 4 << 10 // what a server takes before it knows what is asked for
-	frameTarget = 256 << 10
+	maxControl  = 4 << 10  // what a server takes before it knows what is asked for
+	frameTarget = 64 << 10 // of pages: what is lost when a connection breaks
 )
 
 // link sends and receives the frames of the pull protocol:

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	mathrand "math/rand/v2"
@@ -138,19 +139,16 @@ func (d *memDB) sum(no uint32, seed uint64) walstream.Checksum {
 	return pagesum.Page(no, buf)
 }
 
-// fill makes a page from a seed. Some are all random, most can be compressed.
+// fill makes a page from a seed. Some can't be compressed, most can.
 func fill(buf []byte, seed uint64) {
-	r := mathrand.New(mathrand.NewPCG(seed, 1))
-	n := len(buf) / 8
+	n := 16
 	if seed%8 == 0 {
 		n = len(buf)
 	}
 	clear(buf)
-	for i := 0; i+8 <= n; i += 8 {
-		v := r.Uint64()
-		for j := range 8 {
-			buf[i+j] = byte(v >> (8 * j))
-		}
+	for i := 0; i < n; i += 8 {
+		seed = seed*6364136223846793005 + 1442695040888963407
+		binary.LittleEndian.PutUint64(buf[i:], seed^seed>>29)
 	}
 }
 
