@@ -111,7 +111,10 @@ func (d *database) inspect(ctx context.Context) (findings, error) {
 	}
 	identity := d.file.Identity()
 	same := identity.BootID == last.Place.BootID && identity.Inode == last.Place.Inode && identity.Device == last.Place.Device
-	return findings{commits: 1, ours: same}, nil
+	if !same {
+		commits = 0 // what is in the WAL may be in the log as well
+	}
+	return findings{commits: max(commits, 1), ours: same}, nil
 }
 
 // giveUp keeps the whole database in quarantine, then voids the log's tail
