@@ -33,6 +33,7 @@ type appResult struct {
 	IDs        []int64 // of rows of table log, each committed for sure
 	Checkpoint []string
 	Slowest    time.Duration // of its checkpoints
+	Over       []string      // those of more than 30 ms
 	Rate       float64       // transactions a second
 }
 
@@ -177,6 +178,9 @@ func (a *app) step(n int) error {
 		}
 		took := time.Since(start)
 		a.r.Slowest = max(a.r.Slowest, took)
+		if took > 30*time.Millisecond {
+			a.r.Over = append(a.r.Over, fmt.Sprint(kind, " ", took, " ", frames, " ", copied))
+		}
 		if busy != 0 && kind != "PASSIVE" {
 			a.r.Checkpoint = append(a.r.Checkpoint, fmt.Sprintf("%s busy after %v, %d of %d", kind, took, copied, frames))
 		}

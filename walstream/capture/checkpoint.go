@@ -14,7 +14,7 @@ import (
 const (
 	passes      = 3                      // checkpoints in a row, as long as each leaves less
 	holdWait    = 250 * time.Millisecond // how long to wait for writers before holding them
-	longestHold = 50 * time.Millisecond  // how long to wait for another checkpoint while holding them
+	longestHold = 25 * time.Millisecond  // how long to wait for another checkpoint while holding them
 	lookAgain   = 100 * time.Microsecond
 	forceFirst  = 100 * time.Millisecond // pause after a forced restart that did not succeed
 	forceLast   = 10 * time.Second

@@ -112,7 +112,8 @@ var (
 	// wraps fs.ErrNotExist. Close the DB and open it again.
 	ErrReplaced = errors.New("the database file was replaced")
 	// ErrRewritten: the content of the database file was changed by something else
-	// than SQLite's WAL. [Capture.Rebase] finds what is different now.
+	// than SQLite's WAL. Close the DB and open it again, since SQLite takes the size
+	// from the wal-index; then [Capture.Rebase] finds what is different now.
 	ErrRewritten = errors.New("the database file was written to outside SQLite")
 	// ErrNotResumed: Run needs Resume or Rebase first.
 	ErrNotResumed = errors.New("capture has no place in the WAL yet")
