@@ -128,7 +128,7 @@ func IsFollowing(s Status) bool {
 }
 
 // WaitSettled waits until one running node is primary, all others that run
-// stream, and every node votes that is to.
+// stream, and every node votes that is to: with two nodes only the first does.
 func (c *Cluster) WaitSettled(ctx context.Context) error {
 	primary, err := c.WaitPrimary(ctx)
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *Cluster) WaitSettled(ctx context.Context) error {
 			continue
 		}
 		_, err := n.WaitFor(ctx, "following", func(s Status) bool {
-			return IsFollowing(s) && (n.Nonvoter || s.Peer(n.Name).Voter)
+			return IsFollowing(s) && (n.Nonvoter || len(s.Nodes) < 3 || s.Peer(n.Name).Voter)
 		})
 		if err != nil {
 			return err

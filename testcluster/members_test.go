@@ -2,7 +2,6 @@ package testcluster_test
 
 import (
 	"context"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +64,7 @@ func eventually(w *world, f func() error) error {
 func TestDataDirIsLocked(t *testing.T) {
 	w := started(t, time.Minute, testcluster.Options{Size: 1})
 	second := testcluster.NewNode(w.Nodes[0].NodeConfig)
-	second.Listen, second.HTTP, second.LogFile = "127.0.0.1:0", "127.0.0.1:0", second.LogFile+".second"
+	second.Listen, second.HTTP, second.LogFile = unusedAddress(w), unusedAddress(w), second.LogFile+".second"
 	t.Cleanup(second.Kill)
 	w.must(second.Start())
 	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
@@ -83,10 +82,7 @@ func TestAddressChanges(t *testing.T) {
 	bank := w.writer(w.Nodes[0], "bank", "--rate", "200")
 	moved := w.Nodes[1]
 	w.must(moved.Terminate(20 * time.Second))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	w.must(err)
-	moved.Listen = l.Addr().String()
-	w.must(l.Close())
+	moved.Listen = unusedAddress(w)
 	w.must(w.StartNode(moved))
 	w.must(w.WaitSettled(w.ctx))
 	for _, n := range w.Nodes {

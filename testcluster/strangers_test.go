@@ -19,13 +19,22 @@ import (
 func (w *world) stranger(name, tokenFile string) *testcluster.Node {
 	n := testcluster.NewNode(w.Nodes[1].NodeConfig)
 	n.Name, n.TokenFile = name, tokenFile
-	n.Listen, n.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	n.Listen, n.HTTP = unusedAddress(w), unusedAddress(w)
 	dir := filepath.Join(w.Dir, name)
 	n.DataDir, n.LogFile = filepath.Join(dir, "data"), filepath.Join(dir, "lsnode.log")
 	n.Databases = []string{testcluster.DatabaseName + "=" + filepath.Join(dir, "app", "bank.db")}
 	w.must(os.MkdirAll(filepath.Dir(n.DB(testcluster.DatabaseName)), 0o755))
 	w.t.Cleanup(n.Kill)
 	return n
+}
+
+// unusedAddress returns a loopback address on which nobody listens just now.
+func unusedAddress(w *world) string {
+	w.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	w.must(l.Close())
+	return l.Addr().String()
 }
 
 // Who doesn't have the token gets nothing, whatever he sends, and the cluster
@@ -83,6 +92,17 @@ func TestStrangersGetNothing(t *testing.T) {
 		}
 		conn.Close()
 	})
+
+	// The same with the token gets in, so it was the token.
+	guest := w.stranger("guest", w.Nodes[1].TokenFile)
+	w.must(guest.Start())
+	if _, err := guest.WaitFor(w.ctx, "following", testcluster.IsFollowing); err != nil {
+		t.Error(err)
+	}
+	if _, err := guest.Run(w.ctx, "leave"); err != nil {
+		t.Error(err)
+	}
+	guest.Kill()
 
 	after := w.status(first)
 	if after.Epoch != before.Epoch || len(after.Nodes) != len(before.Nodes) || !testcluster.IsPrimary(after) {

@@ -29,7 +29,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"n2 and n3 joined", "lag", "SIGKILL", "took over", "not been shipped", "back as a follower", "Equal on all three", "0 lost", "All checks passed"} {
+	for _, words := range []string{"n2 and n3 joined", "lag", "SIGKILL", "took over", "not been shipped: ", "back as a follower", "Equal on all three", "0 lost", "All checks passed"} {
 		if !strings.Contains(out.String(), words) {
 			t.Errorf("it does not say %q", words)
 		}

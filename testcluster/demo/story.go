@@ -185,9 +185,35 @@ func (s *story) rejoin(ctx context.Context, dead *testcluster.Node) error {
 	if err != nil {
 		return err
 	}
-	s.screen.say("%s is back as a follower after %s; commits of its own that had not been shipped: %d, kept in quarantine",
-		dead.Name, since(begun), status.Database(testcluster.DatabaseName).Quarantined)
+	unshipped, err := s.unshipped(ctx, dead)
+	if err != nil {
+		return err
+	}
+	s.screen.say("%s is back as a follower after %s. Commits that had not been shipped: %d, each found in its quarantine (it reports at least %d)",
+		dead.Name, since(begun), unshipped, status.Database(testcluster.DatabaseName).Quarantined)
 	return s.apps(dead)
+}
+
+// unshipped counts the commits of a dead node's bank that the cluster lacks, and
+// looks for each in quarantine.
+func (s *story) unshipped(ctx context.Context, dead *testcluster.Node) (int, error) {
+	record, err := oracle.Read(s.record(dead))
+	if err != nil {
+		return 0, err
+	}
+	found, err := record.Check(ctx, dead.DB(testcluster.DatabaseName))
+	if err != nil {
+		return 0, err
+	}
+	copies, err := oracle.Quarantined(dead.DataDir)
+	if err != nil {
+		return 0, err
+	}
+	lost, err := record.FindIn(ctx, found.Missing, copies)
+	if err == nil && len(lost) > 0 {
+		err = fmt.Errorf("look into quarantine of %s: %d of %d commits that had not been shipped are not there", dead.Name, len(lost), len(found.Missing))
+	}
+	return len(found.Missing), err
 }
 
 // check ends the applications and compares everything.
