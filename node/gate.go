@@ -58,21 +58,29 @@ func (g *gate) enter(epoch walstream.Epoch) (release func(), err error) {
 // that a stalled sender can't hold up a promise. cancel must be called.
 func (g *gate) under(ctx context.Context, epoch walstream.Epoch) (_ context.Context, cancel context.CancelFunc) {
 	ctx, stop := context.WithCancelCause(ctx)
-	g.mu.Lock()
-	raised, late := g.raised, g.epoch > epoch
-	g.mu.Unlock()
-	if late {
-		stop(errPromised)
-		return ctx, func() { stop(nil) }
-	}
 	done := make(chan struct{})
 	go func() { // ends with cancel
-		select {
-		case <-raised:
+		defer close(done)
+		if g.await(ctx, epoch) {
 			stop(errPromised)
-		case <-ctx.Done():
 		}
-		close(done)
 	}()
 	return ctx, func() { stop(nil); <-done }
+}
+
+// await returns true once a higher epoch is promised, false when ctx ends first.
+func (g *gate) await(ctx context.Context, epoch walstream.Epoch) bool {
+	for {
+		g.mu.Lock()
+		raised, higher := g.raised, g.epoch > epoch
+		g.mu.Unlock()
+		if higher {
+			return true
+		}
+		select {
+		case <-raised:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
