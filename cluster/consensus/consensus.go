@@ -29,9 +29,9 @@ type Consensus struct {
 
 	closed  chan struct{} // closed by Close
 	once    sync.Once
-	wg      sync.WaitGroup // watch
-	own     chan bool      // this node's leadership, every change, from Raft
-	others  chan raft.Observation
+	wg      sync.WaitGroup        // watch
+	own     chan bool             // this node's leadership, every change, from Raft
+	seen    chan raft.Observation // that someone else leads
 	observe *raft.Observer
 
 	transferMu sync.Mutex // held during a leadership transfer
@@ -52,7 +52,7 @@ func Open(config Config) (_ *Consensus, err error) {
 		leadership: newLeadership(),
 		closed:     make(chan struct{}),
 		own:        make(chan bool),
-		others:     make(chan raft.Observation, 16),
+		seen:       make(chan raft.Observation, 16),
 	}
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("open raft: %w", err)
@@ -114,7 +114,7 @@ func (c *Consensus) start() error {
 		return errors.Join(err, c.transport.Close())
 	}
 	c.ready.Store(c.raft)
-	c.observe = raft.NewObserver(c.others, false, func(o *raft.Observation) bool {
+	c.observe = raft.NewObserver(c.seen, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	})
@@ -148,7 +148,7 @@ func (c *Consensus) watch() {
 			if leads {
 				c.transport.setLeading(ctx)
 			}
-		case <-c.others:
+		case <-c.seen:
 			c.leadership.notify()
 		case <-c.closed:
 			c.leadership.set(false)

@@ -312,16 +312,40 @@ func TestTransfer(t *testing.T) {
 	if err := nodes[2].TransferTo(w.ctx(), "a"); !errors.Is(err, consensus.ErrNotLeader) {
 		t.Errorf("transfer by a follower: %v", err)
 	}
-	// A target that is down, and lacks something: an error within bounded time, and
-	// changes go on.
-	nodes[2].stop()
-	w.apply("before", nodes[0], nodes[1])
-	for range 3 { // Raft keeps one request of its own waiting, not two
-		if err := nodes[1].TransferTo(w.ctx(), "c"); err == nil {
+}
+
+// TestTransferToTheDead: an error within bounded time, and changes go on.
+func TestTransferToTheDead(t *testing.T) {
+	w := newWorld(t)
+	nodes := w.three()
+	w.eventually("c follows", func() bool { return nodes[2].Leader() == "a" })
+	_ = nodes[2].mux.Close()
+	for i := range 3 { // which it lacks, while it was heard of just now
+		if _, err := nodes[0].Apply(w.ctx(), []byte("on we go")); err != nil {
+			t.Errorf("apply %d: %v", i, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for i := range 3 {
+		begin := time.Now()
+		if err := nodes[0].TransferTo(w.ctx(), "c"); err == nil {
 			t.Error("transferred to a dead node")
+		} else {
+			t.Logf("after %v: %v", time.Since(begin), err)
+		}
+		if _, err := nodes[0].Apply(w.ctx(), []byte("on we go")); err != nil {
+			t.Errorf("apply after transfer %d: %v", i, err)
 		}
 	}
-	w.apply("after", nodes[0], nodes[1])
+	w.eventually("the dead is known as dead", func() bool {
+		return errors.Is(nodes[0].TransferTo(w.ctx(), "c"), consensus.ErrTarget)
+	})
+	if err := nodes[0].TransferTo(w.ctx(), ""); err != nil {
+		t.Errorf("transfer to whoever answers: %v", err)
+	}
+	if got := w.leader(nodes[:2]...); got.id != "b" {
+		t.Errorf("%s leads", got.id)
+	}
 }
 
 func TestMembership(t *testing.T) {

@@ -16,6 +16,9 @@ var (
 	// what became of it: leadership or the caller's time ended first. It may still
 	// be committed later.
 	ErrUnknown = errors.New("outcome is unknown")
+	// ErrTarget is wrapped when leadership can't be handed to a node: it is no
+	// voter, or does not answer.
+	ErrTarget = errors.New("node can't take over")
 	// ErrClosed is wrapped by calls after Close.
 	ErrClosed = errors.New("raft is closed")
 

@@ -75,22 +75,23 @@ func (a *addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 }
 
 // patientTransport changes one thing: when replicating to a peer fails, the
-// error is held back until a heartbeat to that peer succeeds. Raft counts the
+// error is held back until the peer answers a heartbeat. Raft counts the
 // errors, and after a dozen it waits ten seconds before it tries again; with one
 // error for each time that a peer was away it tries again at once. Heartbeats go
 // on meanwhile, with waits of at most half the heartbeat timeout.
 //
-// It never holds an error back during a leadership transfer, for which Raft
-// waits without a bound, nor beyond the leadership, nor for a node that was
-// removed.
+// It holds no error back beyond the leadership, nor for a node that was removed.
+// A leadership transfer, for which Raft waits without a bound once one before it
+// has timed out, is begun only with a peer that answers (see Consensus.target).
 type patientTransport struct {
 	*raft.NetworkTransport
 	isMember func(raft.ServerID) bool
 
 	mu       sync.Mutex
 	leading  context.Context                 // ends with the leadership; guarded by mu
-	hurry    chan struct{}                   // closed during a transfer; guarded by mu
-	answered map[raft.ServerID]chan struct{} // closed by the next answered heartbeat; guarded by mu
+	answered map[raft.ServerID]chan struct{} // closed by the next answer; guarded by mu
+	last     map[raft.ServerID]time.Time     // of the last answer; guarded by mu
+	beat     chan struct{}                   // closed by any answer; guarded by mu
 }
 
 var _ raft.Transport = (*patientTransport)(nil)
@@ -104,8 +105,9 @@ func newPatientTransport(isMember func(raft.ServerID) bool, t *raft.NetworkTrans
 		NetworkTransport: t,
 		isMember:         isMember,
 		leading:          none,
-		hurry:            make(chan struct{}),
 		answered:         make(map[raft.ServerID]chan struct{}),
+		last:             make(map[raft.ServerID]time.Time),
+		beat:             make(chan struct{}),
 	}
 }
 
@@ -114,9 +116,9 @@ func (t *patientTransport) AppendEntries(id raft.ServerID, target raft.ServerAdd
 	req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := t.NetworkTransport.AppendEntries(id, target, req, resp)
 	switch {
-	case isHeartbeat(req) && err == nil:
-		t.wake(id)
-	case !isHeartbeat(req) && err != nil:
+	case err == nil:
+		t.heard(id)
+	case !isHeartbeat(req):
 		t.wait(id)
 	}
 	return err
@@ -125,6 +127,31 @@ func (t *patientTransport) AppendEntries(id raft.ServerID, target raft.ServerAdd
 // isHeartbeat tells the two kinds of request apart as Raft's transport does.
 func isHeartbeat(req *raft.AppendEntriesRequest) bool {
 	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+}
+
+// heard records that a peer has answered a request.
+func (t *patientTransport) heard(id raft.ServerID) {
+	t.mu.Lock()
+	t.last[id] = time.Now()
+	close(t.beat)
+	t.beat = make(chan struct{})
+	t.mu.Unlock()
+	t.wake(id)
+}
+
+// answers tells whether a peer has answered within the given time.
+func (t *patientTransport) answers(id raft.ServerID, within time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := t.last[id]
+	return ok && time.Since(at) < within
+}
+
+// nextBeat returns a channel that is closed when any peer answers.
+func (t *patientTransport) nextBeat() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.beat
 }
 
 // wake ends the waits for a peer.
@@ -137,7 +164,7 @@ func (t *patientTransport) wake(id raft.ServerID) {
 	}
 }
 
-// wait returns when the peer answers, or there is no time to wait.
+// wait returns when the peer answers, or the leadership ends.
 func (t *patientTransport) wait(id raft.ServerID) {
 	t.mu.Lock()
 	answered := t.answered[id]
@@ -145,14 +172,13 @@ func (t *patientTransport) wait(id raft.ServerID) {
 		answered = make(chan struct{})
 		t.answered[id] = answered
 	}
-	leading, hurry := t.leading, t.hurry
+	leading := t.leading
 	t.mu.Unlock()
 	if !t.isMember(id) { // asked after the channel is made, so that a removal can't be missed
 		return
 	}
 	select {
 	case <-answered:
-	case <-hurry:
 	case <-leading.Done():
 	}
 }
@@ -162,15 +188,4 @@ func (t *patientTransport) setLeading(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leading = ctx
-}
-
-// setHurry says whether a transfer is under way.
-func (t *patientTransport) setHurry(hurry bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if hurry {
-		close(t.hurry)
-		return
-	}
-	t.hurry = make(chan struct{})
 }
