@@ -18,7 +18,8 @@ import (
 // referee watches that no two nodes may write at one instant, and keeps what was
 // acknowledged by a majority. Shared by all nodes of a test.
 type referee struct {
-	t *testing.T
+	t  *testing.T
+	wg sync.WaitGroup // zombies
 
 	mu     sync.Mutex
 	open   string                      // the node that may write; guarded by mu
@@ -94,12 +95,15 @@ type memData struct {
 	promised  uint64          // nothing lower is accepted; guarded by mu
 	caughtUp  map[string]bool // what members have said; guarded by mu
 	noPromote bool            // guarded by mu
+	zombie    bool            // the application goes on after lsnode: Reign can't fence; guarded by mu
+	advance   error           // what Advance returns; guarded by mu
 	blocked   bool            // writers are kept out: Handover; guarded by mu
+	quit      chan struct{}   // closed to let Reign end by itself
 	writing   sync.RWMutex    // held shared during a write
 }
 
 func newMemData(c *cluster.Cluster, d *disk, r *referee) *memData {
-	m := &memData{c: c, disk: d, referee: r, promised: c.Promised(), caughtUp: map[string]bool{}}
+	m := &memData{c: c, disk: d, referee: r, promised: c.Promised(), caughtUp: map[string]bool{}, quit: make(chan struct{})}
 	c.RPC().Handle("test.append", m.handleAppend)
 	c.RPC().Handle("test.log", m.handleLog)
 	return m
@@ -203,6 +207,12 @@ func (m *memData) Positions(_ context.Context, epoch uint64, line state.Line) (m
 }
 
 func (m *memData) Advance(ctx context.Context, epoch uint64, line state.Line, targets map[string]promote.Target) (map[string]state.Position, error) {
+	m.mu.Lock()
+	err := m.advance
+	m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]state.Position{}
 	for db, t := range targets {
 		m.disk.mu.Lock()
@@ -226,9 +236,10 @@ func (m *memData) Reign(ctx context.Context, r cluster.Reign) error {
 	m.blocked = false
 	m.mu.Unlock()
 	m.referee.enter(m.c.Name(), r.Epoch)
-	defer m.referee.leave(m.c.Name())
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel()
 	for _, db := range m.c.State().Databases {
 		if _, ok := r.Start[db]; !ok {
 			if err := m.c.AddDatabase(ctx, db, r.Epoch); err != nil {
@@ -237,8 +248,27 @@ func (m *memData) Reign(ctx context.Context, r cluster.Reign) error {
 		}
 		wg.Go(func() { m.write(ctx, db, r) })
 	}
-	<-ctx.Done()
-	return nil
+	select {
+	case <-ctx.Done():
+	case <-m.quit:
+	}
+	return m.fence(r)
+}
+
+// fence ends a reign. A zombie's application may go on until the lease is over.
+func (m *memData) fence(r cluster.Reign) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.zombie || m.c.SoleVoter() || m.blocked {
+		m.referee.leave(m.c.Name())
+		return nil
+	}
+	end := r.Lease.Until()
+	m.referee.wg.Go(func() {
+		time.Sleep(time.Until(end))
+		m.referee.leave(m.c.Name())
+	})
+	return errors.New("the databases are not fenced")
 }
 
 func (m *memData) write(ctx context.Context, db string, r cluster.Reign) {
