@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -116,19 +117,19 @@ func (x *Index) block(n int) (*block, error) {
 	if err := unix.Fstat(int(x.shm.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("map wal-index: stat: %w", err)
 	}
-	blocks := append([]*block(nil), *p...)
-	for len(blocks) <= n && int64(len(blocks)+1)*blockSize <= st.Size {
-		mem, err := unix.Mmap(int(x.shm.Fd()), int64(len(blocks))*blockSize, blockSize,
+	// What was stored is never changed: others read it without a lock.
+	for have := *p; len(have) <= n && int64(len(have)+1)*blockSize <= st.Size; {
+		mem, err := unix.Mmap(int(x.shm.Fd()), int64(len(have))*blockSize, blockSize,
 			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
-			return nil, fmt.Errorf("map wal-index block %d: %w", len(blocks), err)
+			return nil, fmt.Errorf("map wal-index block %d: %w", len(have), err)
 		}
-		blocks = append(blocks, (*block)(unsafe.Pointer(&mem[0])))
-		x.blocks.Store(&blocks)
-		blocks = append([]*block(nil), blocks...)
+		more := append(slices.Clone(have), (*block)(unsafe.Pointer(&mem[0])))
+		x.blocks.Store(&more)
+		have = more
 	}
-	if n < len(blocks) {
-		return blocks[n], nil
+	if p = x.blocks.Load(); n < len(*p) {
+		return (*p)[n], nil
 	}
 	return nil, nil
 }

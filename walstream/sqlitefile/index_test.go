@@ -11,12 +11,12 @@ import (
 // The index of a real SQLite must agree with its WAL, frame by frame, across
 // several blocks and with a restart in between.
 func TestIndexAgreesWithWAL(t *testing.T) {
-	for _, size := range []string{"512", "4096", "65536"} {
+	for size, rows := range map[string]int{"512": 6000, "4096": 6000, "65536": 300} {
 		t.Run(size, func(t *testing.T) {
 			f := openFiles(t, size)
 			checkWAL(t, f)
-			f.exec(t, fmt.Sprintf(`with recursive n(i) as (select 1 union all select i+1 from n where i<6000)
-				insert into t select i, zeroblob(%s*3/4) from n`, size))
+			f.exec(t, fmt.Sprintf(`with recursive n(i) as (select 1 union all select i+1 from n where i<%d)
+				insert into t select i, zeroblob(%s*3/4) from n`, rows, size))
 			checkWAL(t, f)
 			f.exec(t, "pragma wal_checkpoint(restart)", "insert into t values(7000,'after restart')")
 			checkWAL(t, f)
@@ -106,5 +106,45 @@ func TestIndexOfEmptyFile(t *testing.T) {
 	}
 	if no := f.index.PageNo(1 << 31); no != 0 {
 		t.Fatalf("page %d beyond the index", no)
+	}
+}
+
+// Others read the index while it is mapped further.
+func TestIndexGrowsBesideReaders(t *testing.T) {
+	f := openFiles(t, "512")
+	stop := make(chan struct{})
+	done := make(chan error)
+	go func() {
+		var err error
+		for {
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+			}
+			if h, ok := f.index.Header(); ok && h.MaxFrame > 0 && err == nil {
+				_, err = f.index.Lookup(1, h.MaxFrame)
+			}
+		}
+	}()
+	w := f.writer(t)
+	page := make([]byte, 512)
+	if err := w.ReadPage(1, page); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		for range 4000 {
+			if err := w.Page(1, page); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Commit(2, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
