@@ -11,6 +11,10 @@ import (
 // so how far a reader has to scan to its position at most.
 const anchorEvery = 128 << 10
 
+// recentAnchors is how many of a database's last transactions have an anchor
+// each, at least.
+const recentAnchors = 64
+
 // index says where the transactions of each database are. It is pure memory,
 // kept by the log under its lock and rebuilt at the start: from the footers of
 // sealed segments, from the records of the others. Reopening must give what
@@ -29,6 +33,7 @@ type state struct {
 	end    location         // after the last frame that counts
 	voids  []interval       // replaced, never changed, so that readers can keep it
 	line   uint64           // changes when what was readable is no longer
+	recent []anchor         // of the last transactions: most readers are near the end
 	// durable is the position that a finished sync has covered; pending the one
 	// that the sync under way does.
 	durable, pending walstream.Position
@@ -69,6 +74,10 @@ func (x *index) add(h *walstream.Header, start, last, end location) *state {
 		x.dbs[h.Database] = st
 	}
 	st.last, st.end = *h, end
+	if len(st.recent) == 2*recentAnchors {
+		st.recent = append(st.recent[:0], st.recent[recentAnchors:]...)
+	}
+	st.recent = append(st.recent, anchor{h.Pre, start})
 	sp := x.span(last.seg, h.Database)
 	if start.seg < last.seg {
 		sp.straddle = *h
@@ -156,6 +165,9 @@ func (x *index) prune(name string, from location) {
 			delete(spans, name)
 		}
 	}
+	if st := x.dbs[name]; st != nil {
+		st.recent = slices.DeleteFunc(st.recent, func(a anchor) bool { return !a.at.before(from) })
+	}
 }
 
 // dropBefore forgets all segments before seg. roster has the last headers of
@@ -174,6 +186,7 @@ func (x *index) dropBefore(seg uint64, roster map[string]walstream.Header) {
 		st.base, st.baseAt = h, location{in, 0}
 		st.base.Database = name
 		st.voids = slices.DeleteFunc(slices.Clone(st.voids), func(v interval) bool { return v.to.seg < seg })
+		st.recent = slices.DeleteFunc(st.recent, func(a anchor) bool { return a.at.seg < seg })
 		x.cutStraddle(name, seg)
 	}
 }
@@ -232,18 +245,30 @@ func (x *index) anchor(name string, pos walstream.Position, strict bool) (locati
 	if strict {
 		limit = 0
 	}
-	var best anchor
-	for _, spans := range x.spans {
-		sp := spans[name]
-		if sp == nil {
-			continue
-		}
-		i := sort.Search(len(sp.anchors), func(i int) bool { return sp.anchors[i].pre.Compare(pos) >= limit })
-		if i > 0 && best.at.before(sp.anchors[i-1].at) {
-			best = sp.anchors[i-1]
+	if st := x.dbs[name]; st != nil {
+		if at, ok := anchorBefore(st.recent, pos, limit); ok {
+			return at, true
 		}
 	}
-	return best.at, best.at != location{}
+	var best location
+	for _, spans := range x.spans {
+		if sp := spans[name]; sp != nil {
+			if at, ok := anchorBefore(sp.anchors, pos, limit); ok && best.before(at) {
+				best = at
+			}
+		}
+	}
+	return best, best != location{}
+}
+
+// anchorBefore returns the last of ascending anchors whose position compares
+// with pos as less than limit.
+func anchorBefore(anchors []anchor, pos walstream.Position, limit int) (location, bool) {
+	i := sort.Search(len(anchors), func(i int) bool { return anchors[i].pre.Compare(pos) >= limit })
+	if i == 0 {
+		return location{}, false
+	}
+	return anchors[i-1].at, true
 }
 
 // lastAnchor returns the most advanced position of an anchor within a limit;

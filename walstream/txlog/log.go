@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/lsnode/lsnode/walstream"
@@ -55,7 +56,7 @@ type Log struct {
 // it is.
 func Open(dir string, o Options) (*Log, error) {
 	o = o.withDefaults(dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	l := &Log{fs: o.fs, segmentSize: o.SegmentSize, logger: o.Logger}
@@ -74,6 +75,17 @@ func Open(dir string, o Options) (*Log, error) {
 	l.stop, l.kick, l.done = stop, make(chan struct{}, 1), make(chan struct{})
 	go l.syncLoop(ctx)
 	return l, nil
+}
+
+// makeDir makes a directory, durably.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return osDir(filepath.Dir(dir)).SyncDir()
 }
 
 // Close makes durable what was appended and closes the files. Calls under way

@@ -308,6 +308,33 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+// Two databases whose names have the same hash are told apart.
+func TestSameHash(t *testing.T) {
+	rnd := newRand(t, 1)
+	seen := map[uint32]string{}
+	var one, two string
+	for i := 0; two == ""; i++ {
+		name := fmt.Sprintf("%x", rnd.Uint64())
+		if h := walstream.NameHash(name); seen[h] != "" {
+			one, two = seen[h], name
+		} else {
+			seen[h] = name
+		}
+	}
+	dir := t.TempDir()
+	l := openLog(t, dir, Options{SegmentSize: 5 << 10})
+	var a, b []*walstream.Txn
+	for range 5 {
+		a = append(a, fill(t, l, rnd, one, 1)...)
+		b = append(b, fill(t, l, rnd, two, 1)...)
+	}
+	for range 2 {
+		expect(t, l, one, walstream.Position{}, a)
+		expect(t, l, two, walstream.Position{}, b)
+		l = reopen(t, l, dir, Options{SegmentSize: 5 << 10})
+	}
+}
+
 // A large transaction is neither written nor read through memory.
 func TestLargeTransactionInLittleMemory(t *testing.T) {
 	const n = 64 << 10 // 64 MiB

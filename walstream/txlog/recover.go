@@ -130,7 +130,7 @@ func (r *recovery) segment(i int) error {
 		return r.damaged(i, end, err)
 	}
 	if i+1 < len(r.files) {
-		f.seg.footer = appendFooter([]byte{}, end, r.index.entries(f.no, f.seg.touched, r.open))
+		f.seg.footer = appendFooter(nil, end, r.index.entries(f.no, f.seg.touched, r.open))
 	}
 	return nil
 }
@@ -215,7 +215,7 @@ func (r *recovery) footer(f *found) (bool, error) {
 			r.open[e.name] = e.open
 		}
 	}
-	f.seg.end, f.seg.sealed, f.seg.footer = offset, true, []byte{}
+	f.seg.end, f.seg.sealed, f.seg.footerSize = offset, true, f.size-offset
 	r.mark = location{f.no, offset}
 	return true, nil
 }

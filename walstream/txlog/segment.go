@@ -29,9 +29,11 @@ type segment struct {
 	named  bool // its name in the directory is durable
 
 	// touched are the databases of which a transaction, base or void ends here.
-	// footer is made when the next segment is; nil before. Log.mu guards both.
-	touched map[string]struct{}
-	footer  []byte
+	// footer is made when the next segment is, and written when the segment is
+	// sealed. Log.mu guards these three.
+	touched    map[string]struct{}
+	footer     []byte
+	footerSize int64
 }
 
 func segmentName(no uint64) string { return fmt.Sprintf("%016x.log", no) }
@@ -78,6 +80,9 @@ func (e *CorruptError) Error() string {
 func (e *CorruptError) Unwrap() error { return e.Err }
 
 func corrupt(at location, err error) error {
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
 	return &CorruptError{segmentName(at.seg), at.off, err}
 }
 

@@ -172,5 +172,8 @@ func (l *Log) seal(s *segment) error {
 	if err := s.file.Sync(); err != nil {
 		return l.fail(fmt.Errorf("sync segment %s: %w", name, err))
 	}
+	l.mu.Lock()
+	s.footer, s.footerSize = nil, int64(len(footer))
+	l.mu.Unlock()
 	return nil
 }

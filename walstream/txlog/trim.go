@@ -81,7 +81,7 @@ func (l *Log) oldest() (oldest, next *segment, size int64, err error) {
 		}
 	}
 	for _, s := range segs {
-		size += s.end + int64(len(s.footer))
+		size += s.end + s.footerSize
 	}
 	segs[1].acquire()
 	return segs[0], segs[1], size, nil

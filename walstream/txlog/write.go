@@ -84,7 +84,7 @@ func (l *Log) rotate(old *segment) (*segment, error) {
 		return nil, err
 	}
 	l.mu.Lock()
-	old.footer = appendFooter([]byte{}, old.end, l.mu.index.entries(old.no, old.touched, l.mu.streams))
+	old.footer = appendFooter(nil, old.end, l.mu.index.entries(old.no, old.touched, l.mu.streams))
 	// A new slice: readers keep stretches of the old one.
 	l.mu.segs = append(slices.Clip(l.mu.segs), s)
 	l.mu.Unlock()
@@ -159,7 +159,7 @@ func (l *Log) rollback(to location) error {
 	}
 	l.mu.Lock()
 	l.mu.segs = slices.Clip(segs[:i+1])
-	tail.end, tail.footer = to.off, nil
+	tail.end, tail.footer, tail.footerSize = to.off, nil, 0
 	if edge := (location{to.seg, to.off}); edge.before(l.mu.durable) {
 		l.mu.durable = edge
 	}
