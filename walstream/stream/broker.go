@@ -54,11 +54,10 @@ type Broker struct {
 	cfg BrokerConfig
 	srv *server.Server
 
-	mu struct {
-		sync.Mutex
-		closed bool
-		conns  map[net.Conn]struct{} // served now; closed by Close
-	}
+	ctx    context.Context // ends with Close, and with it all connections
+	cancel context.CancelCauseFunc
+
+	mu     sync.Mutex     // orders ServeConn's start before or after Close
 	served sync.WaitGroup // the ServeConn calls under way
 }
 
@@ -90,7 +89,7 @@ func NewBroker(cfg BrokerConfig) (*Broker, error) {
 		return nil, errors.New("start message broker: not ready after 10s")
 	}
 	b := &Broker{cfg: cfg, srv: srv}
-	b.mu.conns = make(map[net.Conn]struct{})
+	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	return b, nil
 }
 
@@ -98,10 +97,14 @@ func NewBroker(cfg BrokerConfig) (*Broker, error) {
 // closed or ctx ends, and closes it. The error says why it ended; nil if the
 // follower went by itself. Call it in a goroutine of the connection.
 func (b *Broker) ServeConn(ctx context.Context, conn net.Conn) error {
-	if !b.enter(conn) {
+	if !b.enter() {
 		return errors.Join(fmt.Errorf("serve follower: broker: %w", ErrClosed), conn.Close())
 	}
-	defer b.leave(conn)
+	defer b.served.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })
+	defer stop()
 	inner, err := b.srv.InProcessConn()
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve follower: %w", err), conn.Close())
@@ -116,13 +119,11 @@ func (b *Broker) ServeConn(ctx context.Context, conn net.Conn) error {
 // waited for them, or a write took longer than the server allows.
 func (b *Broker) Slow() int64 { return b.srv.NumSlowConsumers() }
 
-// Close ends all connections and the server, and waits for both.
+// Close ends all connections and the server, and waits for both: for a moment,
+// or for as long as a connection takes to close. A second Close does nothing.
 func (b *Broker) Close() error {
 	b.mu.Lock()
-	b.mu.closed = true
-	for conn := range b.mu.conns {
-		conn.Close()
-	}
+	b.cancel(ErrClosed)
 	b.mu.Unlock()
 	b.srv.Shutdown()
 	b.srv.WaitForShutdown()
@@ -130,22 +131,14 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-func (b *Broker) enter(conn net.Conn) bool {
+func (b *Broker) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.closed {
+	if b.ctx.Err() != nil {
 		return false
 	}
-	b.mu.conns[conn] = struct{}{}
 	b.served.Add(1)
 	return true
-}
-
-func (b *Broker) leave(conn net.Conn) {
-	b.mu.Lock()
-	delete(b.mu.conns, conn)
-	b.mu.Unlock()
-	b.served.Done()
 }
 
 // brokerLog passes what the NATS server logs on to slog. Its notices are

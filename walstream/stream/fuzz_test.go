@@ -66,6 +66,9 @@ func FuzzControl(f *testing.F) {
 		if q, err := decodeSince(b); err == nil && !bytes.Equal(q.encode(), b) {
 			t.Errorf("since: %x became %x", b, q.encode())
 		}
+		if q, err := decodeRepair(b); err == nil && !bytes.Equal(q.encode(), b) {
+			t.Errorf("repair: %x became %x", b, q.encode())
+		}
 		if h, err := decodeHead(b); err == nil && !bytes.Equal(h.encode(), b) {
 			t.Errorf("head: %x became %x", b, h.encode())
 		}
@@ -144,7 +147,7 @@ func FuzzServer(f *testing.F) {
 	for _, q := range []frameType{frameHeads, frameSince, frameRepair} {
 		payload := map[frameType][]byte{
 			frameSince:  (&sinceRequest{database: "db"}).encode(),
-			frameRepair: appendName(nil, "db"),
+			frameRepair: (&repairRequest{database: "db"}).encode(),
 		}[q]
 		f.Add(frames(func(l *link) error {
 			_ = l.send(frameHello, encodeHello(1, 1))

@@ -22,7 +22,7 @@ import (
 //	                                ◀─  record …, end (following: ping …, never an end)
 //	pong                            ─▶
 //
-//	repair database                 ─▶
+//	repair database, expired        ─▶
 //	                                ◀─  snapshot  position and size
 //	compare  hashes of ranges       ─▶       ┐
 //	                                ◀─  differ    │ for each window
@@ -187,6 +187,20 @@ func decodeSince(b []byte) (*sinceRequest, error) {
 		return nil, fmt.Errorf("%w: flag %d", ErrProtocol, follow)
 	}
 	return q, nil
+}
+
+// repairRequest asks for what differs.
+type repairRequest struct {
+	database string
+	expired  uint8 // how many snapshots have expired for this client in a row
+}
+
+func (q *repairRequest) encode() []byte { return append(appendName(nil, q.database), q.expired) }
+
+func decodeRepair(b []byte) (*repairRequest, error) {
+	r := &reader{b: b}
+	q := &repairRequest{database: r.database(), expired: r.u8()}
+	return q, r.end()
 }
 
 // Head says where a node's log of one database stands.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/lsnode/lsnode/walstream"
@@ -60,14 +61,18 @@ func (c *Client) Repair(ctx context.Context, q Repair) (*walstream.Txn, error) {
 		q.Have = noSums{}
 	}
 	a := &acceptor{q: q}
+	request := repairRequest{database: q.Database}
 	for barren := 0; ; barren++ {
 		before := a.received
-		err := c.request(ctx, frameRepair, appendName(nil, q.Database), a.run)
+		err := c.request(ctx, frameRepair, request.encode(), a.run)
 		if err == nil {
 			return a.txn(), nil
 		}
 		if a.received > before {
 			barren = 0
+		}
+		if errors.Is(err, ErrExpired) && request.expired < math.MaxUint8 {
+			request.expired++
 		}
 		if ctx.Err() != nil || !again(err) || barren >= maxBarren {
 			return nil, fmt.Errorf("repair %s: %w", q.Database, err)

@@ -16,7 +16,8 @@ import (
 
 // repair compares the client's table of page checksums with that of a snapshot
 // and sends the pages that differ.
-func (s *Server) repair(ctx context.Context, l *link, db string) (err error) {
+func (s *Server) repair(ctx context.Context, l *link, q *repairRequest) (err error) {
+	db := q.database
 	select {
 	case s.repairs <- struct{}{}:
 		defer func() { <-s.repairs }()
@@ -31,12 +32,16 @@ func (s *Server) repair(ctx context.Context, l *link, db string) (err error) {
 	if !sqlitefile.ValidPageSize(snap.PageSize) || snap.Sums.PageCount() != snap.PageCount {
 		return fmt.Errorf("snapshot of %s: %d pages of %d bytes, table of %d", db, snap.PageCount, snap.PageSize, snap.Sums.PageCount())
 	}
-	d := &donor{l: l, snap: snap, until: time.Now().Add(s.cfg.SnapshotAge), buf: make([]byte, snap.PageSize)}
+	d := &donor{l: l, snap: snap, until: time.Now().Add(s.cfg.SnapshotAge << min(q.expired, maxDoublings)), buf: make([]byte, snap.PageSize)}
 	if err := d.run(ctx, db); err != nil {
 		return fmt.Errorf("repair %s: %w", db, err)
 	}
 	return nil
 }
+
+// maxDoublings bounds how much longer a snapshot is held for a client for whom
+// others have expired.
+const maxDoublings = 8
 
 // donor sends one client what differs from one snapshot.
 type donor struct {

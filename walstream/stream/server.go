@@ -60,7 +60,9 @@ type ServerConfig struct {
 	// MaxRepairs is how many peers are repaired at a time. Default 4.
 	MaxRepairs int
 	// SnapshotAge is how long a snapshot is held for a peer, which keeps a WAL
-	// from restarting; after that the peer goes on with a new one. Default 1m.
+	// from restarting; after that the peer goes on with a new one. Each time that
+	// happens to it, the next one is held twice as long, so that it comes to an
+	// end however fast the database changes. Default 1m.
 	SnapshotAge time.Duration
 	// Logger gets what went wrong with peers. Default: nothing is logged.
 	Logger *slog.Logger
@@ -147,12 +149,11 @@ func (s *Server) answer(ctx context.Context, l *link) error {
 		}
 		return s.since(ctx, l, q)
 	case frameRepair:
-		r := &reader{b: payload}
-		db := r.database()
-		if err := r.end(); err != nil {
+		q, err := decodeRepair(payload)
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		return s.repair(ctx, l, db)
+		return s.repair(ctx, l, q)
 	default:
 		return fmt.Errorf("%w: frame of type %d is no request", ErrRefused, t)
 	}

@@ -327,7 +327,7 @@ func TestStalledPeersAreDropped(t *testing.T) {
 		"asks nothing":         func(l *link) error { return l.sendNow(frameHello, encodeHello(1, 1)) },
 		"doesn't take records": ask(frameSince, (&sinceRequest{database: "db"}).encode()),
 		"answers no ping":      ask(frameSince, (&sinceRequest{database: "db", after: at(1, 100), follow: true}).encode()),
-		"compares nothing":     ask(frameRepair, appendName(nil, "db")),
+		"compares nothing":     ask(frameRepair, (&repairRequest{database: "db"}).encode()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			theirs, ours := net.Pipe() // no buffers: what isn't read stalls at once
