@@ -2,6 +2,8 @@ package sqlitedb_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"testing"
 	"time"
@@ -92,7 +94,7 @@ func TestReplaced(t *testing.T) {
 	if err := os.Rename(path, path+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := db.Replaced(); !r || !os.IsNotExist(err) && err == nil {
+	if r, err := db.Replaced(); !r || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(r, err)
 	}
 	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {

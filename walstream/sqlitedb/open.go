@@ -63,9 +63,11 @@ func (db *DB) openMain() error {
 	h, err := sqlitefile.ParseDBHeader(head[:n])
 	switch {
 	case err != nil && st.Size()%sqlitefile.MinPageSize == 0 && looksRandom(head[:n]):
-		return db.refuse(Encrypted, nil)
+		return db.refuse(Encrypted, errors.New("its first bytes look random"))
 	case err != nil:
 		return db.refuse(NotDatabase, err)
+	case h.ReadVersion > sqlitefile.MarkWAL:
+		return db.refuse(TooNew, fmt.Errorf("its read version is %d", h.ReadVersion))
 	}
 	db.pageSize = h.PageSize
 	return nil
