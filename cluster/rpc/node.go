@@ -17,8 +17,11 @@ const PeerTimeout = 2 * time.Second
 
 // NewMuxClient returns a client that dials through a node's port. Addresses are
 // "host:port" or "ID@host:port".
-func NewMuxClient(m *mux.Mux) *Client {
-	return NewClient(func(ctx context.Context, address string) (net.Conn, error) {
+func NewMuxClient(m *mux.Mux) *Client { return NewClient(MuxDialer(m)) }
+
+// MuxDialer dials through a node's port.
+func MuxDialer(m *mux.Mux) Dialer {
+	return func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := m.Dial(ctx, address, Protocol)
 		if err != nil {
 			return nil, err
@@ -28,7 +31,7 @@ func NewMuxClient(m *mux.Mux) *Client {
 			return nil, err
 		}
 		return conn, nil
-	})
+	}
 }
 
 // ServeMux makes the server answer what comes to a node's port for [Protocol],
