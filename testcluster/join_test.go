@@ -54,7 +54,7 @@ func TestAwayLongerThanTheLog(t *testing.T) {
 		t.Skip("lsnode has no flag that bounds its log")
 	}
 	size := int64(pick(4, 64)) << 20
-	w := started(t, time.Duration(pick(3, 10))*time.Minute, testcluster.Options{Args: []string{"--log-bytes", fmt.Sprint(size)}})
+	w := started(t, time.Duration(pick(1, 10))*time.Minute, testcluster.Options{Args: []string{"--log-bytes", fmt.Sprint(size)}})
 	w.settled(10)
 	away := w.Nodes[2]
 	away.Kill()

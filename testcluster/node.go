@@ -214,17 +214,20 @@ const statusPoll = 10 * time.Millisecond
 // WaitFor asks for the status until cond holds for it, or the context ends, or
 // the process does. The error says what was waited for and what there was.
 func (n *Node) WaitFor(ctx context.Context, what string, cond func(Status) bool) (Status, error) {
+	var last Status // that was got
 	for {
 		s, err := n.Status(ctx)
-		if err == nil && cond(s) {
-			return s, nil
+		if err == nil {
+			if last = s; cond(s) {
+				return s, nil
+			}
 		}
 		if !n.Running() {
-			return s, fmt.Errorf("wait for %s on node %s: it has ended: %w", what, n.Name, errors.Join(n.WaitExit(ctx), err))
+			return last, fmt.Errorf("wait for %s on node %s: it has ended: %w", what, n.Name, errors.Join(n.WaitExit(ctx), err))
 		}
 		select {
 		case <-ctx.Done():
-			return s, fmt.Errorf("wait for %s on node %s: %w; last: %+v, %v", what, n.Name, ctx.Err(), s, err)
+			return last, fmt.Errorf("wait for %s on node %s: %w; last: %+v, %v", what, n.Name, ctx.Err(), last, err)
 		case <-time.After(statusPoll):
 		}
 	}

@@ -30,7 +30,11 @@ func Main(args []string, out, errs io.Writer) int {
 	if err := r.set.Parse(args[1:]); err != nil {
 		return 2
 	}
-	err := apps[args[0]](ctx, r)
+	// The first report says that signals are heard from now on.
+	err := r.out.Encode(r.report)
+	if err == nil {
+		err = apps[args[0]](ctx, r)
+	}
 	if err != nil {
 		r.report.Error = err.Error()
 		fmt.Fprintf(errs, "%s: %v\n", args[0], err)

@@ -43,8 +43,10 @@ func (l Launcher) Digest(ctx context.Context, path string) (Digest, error) {
 	if err != nil {
 		return Digest{}, fmt.Errorf("digest %s: %w: %s", path, err, errs.String())
 	}
+	var first Report
 	var d Digest
-	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&d); err != nil {
+	lines := json.NewDecoder(bytes.NewReader(out))
+	if err := errors.Join(lines.Decode(&first), lines.Decode(&d)); err != nil {
 		return Digest{}, fmt.Errorf("digest %s: %w", path, err)
 	}
 	return d, nil

@@ -58,6 +58,7 @@ func Self() (Launcher, error) {
 type Child struct {
 	cmd    *exec.Cmd
 	stderr *tail
+	begun  chan struct{} // closed when it has said something, or is gone
 	exited chan struct{} // closed when the process is gone and all it said was read
 
 	mu   sync.Mutex
@@ -65,10 +66,11 @@ type Child struct {
 	err  error  // how it ended; guarded by mu until exited is closed
 }
 
-// Start starts the application name with its flags. It dies with this process.
+// Start starts the application name with its flags and returns when it has
+// begun. It dies with this process.
 func (l Launcher) Start(name string, args ...string) (*Child, error) {
 	argv := append(append(append([]string{}, l.Args...), name), args...)
-	c := &Child{cmd: exec.Command(l.Path, argv...), stderr: &tail{}, exited: make(chan struct{})}
+	c := &Child{cmd: exec.Command(l.Path, argv...), stderr: &tail{}, begun: make(chan struct{}), exited: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), l.Env...)
 	c.cmd.Stderr = c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -81,11 +83,15 @@ func (l Launcher) Start(name string, args ...string) (*Child, error) {
 	}
 	c.last.App = name
 	go c.follow(out) // closes exited, on which Wait and Kill wait
+	<-c.begun
 	return c, nil
 }
 
 func (c *Child) follow(out io.Reader) {
 	defer close(c.exited)
+	var once sync.Once
+	begun := func() { once.Do(func() { close(c.begun) }) }
+	defer begun()
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
@@ -96,6 +102,7 @@ func (c *Child) follow(out io.Reader) {
 		c.mu.Lock()
 		c.last = r
 		c.mu.Unlock()
+		begun()
 	}
 	err := c.cmd.Wait()
 	c.mu.Lock()
