@@ -80,6 +80,9 @@ func (c *Cluster) Join(ctx context.Context, peers []string) error {
 	if err := c.start(ctx, false); err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
+	if c.raft.HasState() && c.SoleVoter() {
+		return fmt.Errorf("join cluster: %w: a new cluster was begun in it and not finished; finish it, or empty %s", ErrNotFresh, c.config.DataDir)
+	}
 	self := c.record()
 	self.Joined = time.Now().UTC()
 	var p pause

@@ -1,9 +1,11 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -167,6 +169,37 @@ func TestJoinNeedsToken(t *testing.T) {
 	if n := len(n1.c.State().Nodes); n != 1 {
 		t.Errorf("%d members", n)
 	}
+}
+
+// TestUnfinishedBootstrap: a node that died before its cluster was recorded in the
+// data dir finishes the same cluster, and does not join another one with it.
+func TestUnfinishedBootstrap(t *testing.T) {
+	w := newWorld(t)
+	n1 := w.add("n1", nil)
+	n1.start()
+	id := n1.c.ID()
+	n1.kill()
+	path := filepath.Join(n1.dir, "identity.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.Replace(data, []byte(`"cluster": "`+id+`"`), []byte(`"cluster": ""`), 1)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := newWorld(t)
+	elsewhere.token = w.token
+	n2 := elsewhere.add("n2", nil)
+	n2.start()
+	if err := n1.tryStart(n2.c.Address()); !errors.Is(err, cluster.ErrNotFresh) {
+		t.Errorf("it joins another cluster: %v", err)
+	}
+	n1.start()
+	if n1.c.ID() != id {
+		t.Errorf("the cluster is %s, was %s", n1.c.ID(), id)
+	}
+	w.eventually("it is primary", func() bool { return n1.c.Role() == cluster.RolePrimary })
 }
 
 func TestDataDirIsLocked(t *testing.T) {

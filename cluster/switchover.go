@@ -59,7 +59,11 @@ func (c *Cluster) switchover(ctx context.Context, r idRequest) (empty, error) {
 	if err != nil {
 		return empty{}, fmt.Errorf("switch over: %w", err)
 	}
-	target, err := reign.successor(r.ID)
+	target := ""
+	err = reign.awaitCaughtUp(ctx, func() error {
+		target, err = reign.successor(r.ID)
+		return err
+	})
 	if err != nil {
 		return empty{}, fmt.Errorf("switch over: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lsnode/lsnode/cluster"
+	"github.com/lsnode/lsnode/cluster/state"
 )
 
 // TestSwitchover: asked of any node, to a name or to anyone; nothing is lost,
@@ -21,15 +22,17 @@ func TestSwitchover(t *testing.T) {
 		if round == 3 {
 			to = ""
 		}
-		began := time.Now()
+		began, before := time.Now(), len(asked.c.State().History)
 		if err := asked.c.Switchover(deadline(t), to); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		t.Logf("round %d: %s to %s within %v", round, old.name, to, time.Since(began))
-		next := w.primary()
-		if next == old || to != "" && next != target {
-			t.Errorf("round %d: primary is %s, want %q after %s", round, next.name, to, old.name)
+		// On a busy machine another failover may have followed at once.
+		history := asked.c.State().History
+		if !slices.ContainsFunc(history[before:], func(r state.Reign) bool { return r.Node != old.id && (to == "" || r.Node == target.id) }) {
+			t.Errorf("round %d: reigns are %v, want %q after %s", round, history, to, old.name)
 		}
+		next := w.primary()
 		old.disk.mu.Lock()
 		log := slices.Clone(old.disk.logs["app"])
 		old.disk.mu.Unlock()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,7 +40,8 @@ func (r *reign) remove(ctx context.Context, id string) error {
 		if !slices.ContainsFunc(members, func(m consensus.Member) bool { return m.ID == id }) {
 			return nil
 		}
-		if err := r.majorityOf(without(members, id)); err != nil {
+		remaining := without(members, id)
+		if err := r.awaitCaughtUp(ctx, func() error { return r.majorityOf(remaining) }); err != nil {
 			return err
 		}
 		return r.c.raft.Remove(ctx, id)
@@ -66,6 +68,28 @@ func (r *reign) majorityOf(voters []string) error {
 		return fmt.Errorf("leave %d voters: %w: %d of them have everything", len(voters), ErrNotCaughtUp, have)
 	}
 	return nil
+}
+
+// awaitCaughtUp repeats a check for a few seconds while it fails because a node has
+// not caught up: under load every node lacks something at most moments.
+func (r *reign) awaitCaughtUp(ctx context.Context, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.c.config.Timing.Lease+3*time.Second)
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := check()
+		if !errors.Is(err, ErrNotCaughtUp) {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-r.managing.Done():
+			return ErrNoPrimary
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // without returns the voters but for one node.

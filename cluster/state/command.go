@@ -13,10 +13,14 @@ import (
 // CommandVersion is the version of the commands in the Raft log.
 const CommandVersion = 1
 
-// MaxHistory is how many reigns are kept. Older ones are dropped, but for those
-// that hold the newest start of some database: a log that ends that far back is
-// repaired by comparing pages.
-const MaxHistory = 512
+// MaxHistory and MaxStarts bound the reigns that are kept, and the starts in them
+// all together, so that the history fits in a message. Older reigns are dropped,
+// but for those that hold the newest start of some database: a log that ends that
+// far back is repaired by comparing pages.
+const (
+	MaxHistory = 512
+	MaxStarts  = 20_000
+)
 
 // What a command can be refused for. The state stays as it was.
 var (
@@ -260,13 +264,21 @@ func (s *State) promote(c Promote) error {
 	return nil
 }
 
-// trim drops the oldest reigns beyond MaxHistory, but for those that hold the
-// newest start of a database.
+// trim drops the oldest reigns beyond MaxHistory and MaxStarts, but for those that
+// hold the newest start of a database.
 func trim(history []Reign) []Reign {
-	if len(history) <= MaxHistory {
+	keep, starts := 0, 0 // of the newest
+	for keep < min(len(history), MaxHistory) {
+		starts += len(history[len(history)-1-keep].Start)
+		if starts > MaxStarts && keep > 0 {
+			break
+		}
+		keep++
+	}
+	excess := len(history) - keep
+	if excess == 0 {
 		return history
 	}
-	excess := len(history) - MaxHistory
 	newest := map[string]bool{} // databases begun in a later reign
 	for _, r := range history[excess:] {
 		for db := range r.Start {

@@ -191,6 +191,28 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
+// TestManyDatabases: the history of thousands of databases fits in a message.
+func TestManyDatabases(t *testing.T) {
+	s := must(t, cluster(t))
+	for range 30 {
+		start := map[string]Position{}
+		for i := range 3000 {
+			start[fmt.Sprintf("database-%d", i)] = pos(s.Epoch, 7)
+			if s.Epoch == 0 {
+				start[fmt.Sprintf("database-%d", i)] = Position{}
+			}
+		}
+		s = must(t, s, stand("n1"), Command{Promote: &Promote{Epoch: s.Epoch + 1, Node: "id-n1", Start: start}})
+	}
+	data, err := json.Marshal(s.Line())
+	if err != nil || len(data) > 3<<20 {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if !s.Line().OnLine("database-2999", pos(s.Epoch, 8)) {
+		t.Error("the line is broken")
+	}
+}
+
 func TestSnapshotRoundTrip(t *testing.T) {
 	s := must(t, cluster(t), stand("n1"), promote(1, "n1", Position{}),
 		Command{Archive: &Archive{Database: "app", Progress: json.RawMessage(`{"txid":5}`)}})
