@@ -107,7 +107,8 @@ func (c *Consensus) start() error {
 	options := c.options()
 	options.Logger = logger
 	c.wg.Go(c.watch)
-	c.raft, err = raft.NewRaft(options, &fsm{c.config.Machine}, cache, c.store, snapshots, c.transport)
+	stable := &patientStable{StableStore: c.store, logger: c.config.Logger, closed: c.closed}
+	c.raft, err = raft.NewRaft(options, &fsm{c.config.Machine}, cache, stable, snapshots, c.transport)
 	if err != nil {
 		close(c.closed)
 		c.wg.Wait()
