@@ -47,7 +47,7 @@ func Open(ctx context.Context, config Config) (*Gossip, error) {
 	}
 	g := &Gossip{
 		config:   config,
-		members:  newMembers(self, config.Logger),
+		members:  newMembers(config.Mux.NodeID(), self, config.Logger),
 		announce: make(chan struct{}, 1),
 	}
 	t := newTransport(config.Mux, advertise)

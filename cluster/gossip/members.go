@@ -39,6 +39,7 @@ type meta struct {
 // members collects what memberlist tells, and tells it what this node says about
 // itself. memberlist calls it with its own lock held, so it calls nobody.
 type members struct {
+	nodeID string // this node's
 	logger *slog.Logger
 
 	mu      sync.Mutex
@@ -59,8 +60,9 @@ var (
 	_ memberlist.EventDelegate = (*members)(nil)
 )
 
-func newMembers(self meta, logger *slog.Logger) *members {
+func newMembers(nodeID string, self meta, logger *slog.Logger) *members {
 	return &members{
+		nodeID:  nodeID,
 		logger:  logger,
 		self:    self,
 		alive:   make(map[string]start),
@@ -107,7 +109,7 @@ func (m *members) heard(node *memberlist.Node, line string) {
 	m.last[s.member.ID] = m.newestLocked(s.member.ID)
 	m.notifyLocked()
 	m.mu.Unlock()
-	if line != "" {
+	if line != "" && s.member.ID != m.nodeID {
 		m.logger.Info(line, "node", s.member.Name, "id", s.member.ID, "address", s.member.Address)
 	}
 }

@@ -36,7 +36,7 @@ func TestNewestStartCounts(t *testing.T) {
 		{"the clock went back", func(m *members) { m.NotifyJoin(second); m.NotifyLeave(second); m.NotifyJoin(first) }, "first:1", true},
 		{"unknown one dies", func(m *members) { m.NotifyJoin(first); m.NotifyLeave(second) }, "first:1", true},
 	} {
-		m := newMembers(meta{}, slog.New(slog.DiscardHandler))
+		m := newMembers("self", meta{}, slog.New(slog.DiscardHandler))
 		c.play(m)
 		got, ok := m.one("n")
 		if !ok || got.Address != c.want || got.Alive != c.alive {
@@ -74,7 +74,7 @@ func TestParseStart(t *testing.T) {
 }
 
 func TestMetaStaysWithinItsBound(t *testing.T) {
-	m := newMembers(meta{Name: strings.Repeat("n", 300)}, slog.New(slog.DiscardHandler))
+	m := newMembers("self", meta{Name: strings.Repeat("n", 300)}, slog.New(slog.DiscardHandler))
 	if err := m.self.check(); err != nil {
 		t.Fatal(err)
 	}

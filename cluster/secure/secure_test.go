@@ -165,8 +165,9 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// handshake connects two ends in memory and returns what each makes of it.
-func handshake(client, server *tls.Config) (clientErr, serverErr error, peer string) {
+// handshake connects two ends in memory and returns which node the server sees,
+// and what each end makes of it.
+func handshake(client, server *tls.Config) (peer string, clientErr, serverErr error) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
@@ -186,7 +187,8 @@ func handshake(client, server *tls.Config) (clientErr, serverErr error, peer str
 		_, clientErr = dialled.Read(make([]byte, 1))
 	}
 	a.Close()
-	return clientErr, <-done, peer
+	serverErr = <-done
+	return peer, clientErr, serverErr
 }
 
 func TestHandshake(t *testing.T) {
@@ -201,22 +203,22 @@ func TestHandshake(t *testing.T) {
 	a, b, x := credentials(token, "node-a"), credentials(token, "node-b"), credentials(foreign, "node-x")
 	known := func() []string { return []string{"one", "two"} }
 
-	clientErr, serverErr, peer := handshake(a.ClientConfig("two"), b.ServerConfig(known))
+	peer, clientErr, serverErr := handshake(a.ClientConfig("two"), b.ServerConfig(known))
 	if clientErr != nil || serverErr != nil || peer != "node-a" {
 		t.Errorf("two nodes: %v, %v, %q", clientErr, serverErr, peer)
 	}
-	if _, serverErr, _ = handshake(x.ClientConfig("two"), b.ServerConfig(known)); !errors.Is(serverErr, secure.ErrKeyID) {
+	if _, _, serverErr = handshake(x.ClientConfig("two"), b.ServerConfig(known)); !errors.Is(serverErr, secure.ErrKeyID) {
 		t.Errorf("foreign client: %v", serverErr)
 	}
 	for what, alpn := range map[string][]string{"unknown protocol": {"three"}, "no protocol": nil} {
 		client := a.ClientConfig("")
 		client.NextProtos = alpn
-		if clientErr, serverErr, _ = handshake(client, b.ServerConfig(known)); clientErr == nil || serverErr == nil {
+		if _, clientErr, serverErr = handshake(client, b.ServerConfig(known)); clientErr == nil || serverErr == nil {
 			t.Errorf("%s: %v, %v", what, clientErr, serverErr)
 		}
 	}
 	none := func() []string { return nil }
-	if clientErr, serverErr, _ = handshake(a.ClientConfig("one"), b.ServerConfig(none)); clientErr == nil || serverErr == nil {
+	if _, clientErr, serverErr = handshake(a.ClientConfig("one"), b.ServerConfig(none)); clientErr == nil || serverErr == nil {
 		t.Errorf("nothing is spoken: %v, %v", clientErr, serverErr)
 	}
 }
