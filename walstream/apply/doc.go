@@ -36,6 +36,9 @@
 // [Coalesce]: readers that saw something of it already never see an older or a
 // mixed state. After power loss it also compares the result with the file.
 //
+// While it is unfenced, applications write; the record says so, and Start too.
+// Then only the log of the node that captured knows what the file holds.
+//
 // A record is void for another file than the one it was made for: a copy that was restored over
 // starts with no position.
 //

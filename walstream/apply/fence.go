@@ -19,7 +19,8 @@ import (
 func (r *Replica) Fence(ctx context.Context) error { return r.fence(ctx, nil) }
 
 // FenceHeld is Fence for a caller that holds the write lock of the DB already:
-// the Replica takes it over, in any case, so that no one can write in between.
+// the Replica takes it over, so that no one can write in between. It is given
+// up if the Replica can't be locked at all, which only a damaged WAL or index does.
 func (r *Replica) FenceHeld(ctx context.Context, lock *sqlitedb.WriteLock) error {
 	return r.fence(ctx, lock)
 }
@@ -146,30 +147,48 @@ func writeMark(w *sqlitefile.Writer, buf []byte, mark byte) error {
 // the place in the WAL behind all that was applied: capture resumes there.
 // Connections that saw the mark stay read-only until they are reopened. On error
 // the database is still fenced.
+//
+// From then on the Replica knows nothing of the content: after fencing it again,
+// Settle or Repair comes first, also after a restart of the process.
 func (r *Replica) Unfence(ctx context.Context) (walstream.Place, error) {
+	r.record.Lock()
+	defer r.record.Unlock()
 	r.apply.Lock()
 	defer r.apply.Unlock()
-	if err := ctx.Err(); err != nil {
+	place, err := r.unfenceLocked(ctx)
+	if err != nil {
 		return walstream.Place{}, fmt.Errorf("unfence %s: %w", r.c.DB.Path(), err)
+	}
+	return place, nil
+}
+
+func (r *Replica) unfenceLocked(ctx context.Context) (walstream.Place, error) {
+	if err := ctx.Err(); err != nil {
+		return walstream.Place{}, err
 	}
 	if !r.apply.w.Held() {
-		return walstream.Place{}, fmt.Errorf("unfence %s: %w", r.c.DB.Path(), ErrNotFenced)
+		return walstream.Place{}, ErrNotFenced
+	}
+	// The record first: a position must not look like the last word on a file that
+	// applications write to.
+	s := r.record.state.last
+	s.clean, s.unfenced, s.file = false, true, r.c.DB.Identity()
+	if err := r.record.state.record(s); err != nil {
+		return walstream.Place{}, err
 	}
 	if err := r.markLocked(sqlitefile.MarkWAL); err != nil {
-		return walstream.Place{}, fmt.Errorf("unfence %s: write mark: %w", r.c.DB.Path(), err)
+		return walstream.Place{}, fmt.Errorf("write mark: %w", err)
 	}
 	if err := r.apply.w.SyncWAL(); err != nil {
-		return walstream.Place{}, fmt.Errorf("unfence %s: %w", r.c.DB.Path(), err)
+		return walstream.Place{}, err
 	}
 	h, id := r.apply.w.Header(), r.c.DB.Identity()
 	place := walstream.Place{
 		BootID: id.BootID, Device: id.Device, Inode: id.Inode,
 		Salt: h.Salt, Frame: h.MaxFrame, FrameCk: h.Cksum,
 	}
-	if err := r.releaseLocked(); err != nil {
-		return walstream.Place{}, fmt.Errorf("unfence %s: %w", r.c.DB.Path(), err)
-	}
-	return place, nil
+	r.apply.settled, r.apply.follows = false, false
+	return place, r.releaseLocked()
 }
 
 // Fenced tells whether this Replica holds the write lock. It never waits.

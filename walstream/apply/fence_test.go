@@ -306,3 +306,50 @@ func TestReleaseEmptiesWAL(t *testing.T) {
 		t.Fatal("page 1 is another one than the source's")
 	}
 }
+
+// After having been unfenced a copy is nothing that transactions follow on,
+// until somebody says or makes what it holds: at once, and after a restart.
+func TestUnfencedIsUnsettled(t *testing.T) {
+	s, first := newSource(t, 1024, "create table t(k integer primary key, v)")
+	path := create(t, t.TempDir(), first)
+	c := open(t, path, nil)
+	if _, err := c.Unfence(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, path, "insert into t values(1,'never captured')")
+	txn := s.step(t, "insert into t values(2,'two')")
+	refused := func(want apply.Start) {
+		t.Helper()
+		if err := c.Fence(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Apply(t.Context(), txn); !errors.Is(err, apply.ErrUnsettled) || c.Start() != want {
+			t.Fatalf("start %s: %v", c.Start(), err)
+		}
+		if err := c.Sync(t.Context()); err != nil { // records nothing
+			t.Fatal(err)
+		}
+	}
+	refused(apply.StartClean)
+	c.close(t)
+	c = open(t, path, nil)
+	refused(apply.StartUnfenced)
+
+	// A scan would show that pages differ; here all of them come from the source.
+	snap, err := s.db.Snapshot(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	all := *txn
+	all.Pages, all.PageCount = snap.Pages(1), snap.PageCount()
+	if err := c.Repair(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	c.mustApply(t, s.step(t, "insert into t values(3,'three')"))
+	same(t, s, path, "select * from t")
+	c.close(t)
+	if c = open(t, path, nil); c.Start() != apply.StartClean || c.Applied() != s.pos {
+		t.Fatalf("start %s at %s", c.Start(), c.Applied())
+	}
+}

@@ -28,6 +28,8 @@ var (
 	ErrPageSize = errors.New("page size differs")
 	// ErrMalformed: the transaction has pages that can't be.
 	ErrMalformed = errors.New("malformed transaction")
+	// ErrUnsettled: what the copy holds is not known. Settle or Repair it first.
+	ErrUnsettled = errors.New("content of the copy is not known")
 	// ErrNotFenced: the Replica does not hold the write lock.
 	ErrNotFenced = errors.New("database is not fenced by this node")
 )
@@ -94,6 +96,9 @@ type Start int
 const (
 	// StartUnknown: nothing is recorded for this file. It needs a scan or a repair.
 	StartUnknown Start = iota
+	// StartUnfenced: it was unfenced at the recorded position or later, and
+	// applications may have written since. What of it is captured the log knows.
+	StartUnfenced
 	// StartClean: the copy is exactly at the recorded position.
 	StartClean
 	// StartCrashed: in the same boot. The copy is at the recorded position or later,
@@ -109,6 +114,8 @@ func (s Start) String() string {
 	switch s {
 	case StartUnknown:
 		return "unknown"
+	case StartUnfenced:
+		return "after being unfenced"
 	case StartClean:
 		return "clean"
 	case StartCrashed:
@@ -137,6 +144,7 @@ type Replica struct {
 		page1      []byte              // likewise
 		clean      bool                // the record says that nothing is applied any more: fence undoes it
 		settled    bool                // the content is known to be that of the position
+		follows    bool                // settled, or the log's rest applied to it makes it so
 	}
 	record struct {
 		sync.Mutex // held while a position is recorded; taken before apply
@@ -176,6 +184,7 @@ func Open(c Config) (_ *Replica, err error) {
 	}
 	r.apply.clean = s.clean
 	r.apply.settled = r.start == StartClean
+	r.apply.follows = r.start == StartClean || r.start == StartCrashed || r.start == StartRebooted
 	for _, conn := range []**sqlitedb.Conn{&r.conn, &r.bound} {
 		if *conn, err = c.DB.Conn(context.Background()); err != nil {
 			return nil, errors.Join(fmt.Errorf("open replica: %w", err), r.closeFiles())
@@ -192,6 +201,8 @@ func startOf(s state, recorded bool, id sqlitedb.Identity) Start {
 	switch {
 	case !recorded, s.position.IsZero(), s.file.Device != id.Device, s.file.Inode != id.Inode:
 		return StartUnknown
+	case s.unfenced:
+		return StartUnfenced
 	case s.clean:
 		return StartClean
 	case s.file.BootID == id.BootID:
@@ -260,7 +271,7 @@ func (r *Replica) Settle(pos walstream.Position) {
 	r.apply.Lock()
 	defer r.apply.Unlock()
 	r.c.Table.Begin(r.c.Table.PageCount(), nil).Commit(pos)
-	r.apply.settled = true
+	r.apply.settled, r.apply.follows = true, true
 	r.setApplied(pos)
 }
 

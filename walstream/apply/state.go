@@ -29,6 +29,7 @@ const (
 	stateSlot     = 128
 	stateDistance = 4096
 	flagClean     = 1
+	flagUnfenced  = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -40,6 +41,7 @@ var errStateVersion = errors.New("state file has a version that is not known")
 type state struct {
 	position walstream.Position // durable in the database
 	clean    bool               // nothing was applied or written after it
+	unfenced bool               // applications may have written after it
 	file     sqlitedb.Identity  // of which file, in which boot
 }
 
@@ -50,6 +52,9 @@ func (s *state) append(b []byte, sequence uint64) []byte {
 	var flags uint16
 	if s.clean {
 		flags |= flagClean
+	}
+	if s.unfenced {
+		flags |= flagUnfenced
 	}
 	b = binary.BigEndian.AppendUint16(b, flags)
 	b = append(b, 0, 0, 0, 0)
@@ -75,8 +80,10 @@ func parseState(b []byte) (s state, sequence uint64, ok bool, err error) {
 	if v := binary.BigEndian.Uint16(b[8:]); v != stateVersion {
 		return state{}, 0, false, fmt.Errorf("%w: %d", errStateVersion, v)
 	}
+	flags := binary.BigEndian.Uint16(b[10:])
 	s = state{
-		clean: binary.BigEndian.Uint16(b[10:])&flagClean != 0,
+		clean:    flags&flagClean != 0,
+		unfenced: flags&flagUnfenced != 0,
 		position: walstream.Position{
 			Epoch:    walstream.Epoch(binary.BigEndian.Uint64(b[24:])),
 			TXID:     walstream.TXID(binary.BigEndian.Uint64(b[32:])),

@@ -16,6 +16,7 @@ func someState(n uint64) state {
 	return state{
 		position: walstream.Position{Epoch: walstream.Epoch(n), TXID: walstream.TXID(2 * n), Checksum: walstream.Checksum(3 * n)},
 		clean:    n%2 == 0,
+		unfenced: n%3 == 0,
 		file:     sqlitedb.Identity{BootID: [16]byte{1, byte(n)}, Device: 4 * n, Inode: 5 * n},
 	}
 }

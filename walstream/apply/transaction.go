@@ -12,7 +12,7 @@ import (
 
 // Apply applies the transaction that follows the applied position, so that
 // every reader that begins after Apply returned sees it. It is not durable then.
-// Errors: [ErrGap], [ErrChecksum], [ErrPageSize], [ErrMalformed],
+// Errors: [ErrUnsettled], [ErrGap], [ErrChecksum], [ErrPageSize], [ErrMalformed],
 // [ErrNotFenced], what the pages' walk returns, and what the file system says.
 // After any error the copy is as before, and applying can go on.
 func (r *Replica) Apply(ctx context.Context, t *walstream.Txn) error {
@@ -42,7 +42,7 @@ func (r *Replica) applyTxn(ctx context.Context, t *walstream.Txn, repair bool) e
 		err = errors.Join(err, r.apply.w.Abort())
 		return fmt.Errorf("apply %s to %s: %w", t.Post, r.c.DB.Path(), err)
 	}
-	r.apply.settled = true
+	r.apply.settled, r.apply.follows = true, true
 	r.setApplied(t.Post)
 	r.wake()
 	return nil
@@ -54,6 +54,10 @@ func (r *Replica) checkLocked(t *walstream.Txn, repair bool) error {
 	switch {
 	case !r.apply.w.Held(), r.apply.clean: // clean: the record could not be changed yet
 		return ErrNotFenced
+	case !repair && !r.apply.follows:
+		return ErrUnsettled
+	case t.Kind == walstream.KindPages && t.Pages == nil:
+		return fmt.Errorf("%w: no pages", ErrMalformed)
 	case t.Kind != walstream.KindPages && t.Kind != walstream.KindEpoch:
 		return fmt.Errorf("%w: kind %d", ErrMalformed, t.Kind)
 	case !repair && t.Pre != at:

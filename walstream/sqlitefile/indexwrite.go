@@ -37,18 +37,36 @@ func (x *Index) publish(h IndexHeader) error {
 	return nil
 }
 
-// restart resets what belongs to one generation of the WAL, after the header of
-// the new one was published.
-func (x *Index) restart() {
+// restart publishes the header of a new generation, and resets what belongs to
+// one. The count of copied frames goes first: should the process die before the header is
+// there, the frames are merely copied again. (SQLite resets it last; a death in between leaves
+// a count that hides the first frames of the new generation: see fixBackfill.)
+func (x *Index) restart(h IndexHeader) error {
 	b, err := x.block(0)
-	if b == nil || err != nil {
-		return // publish has just used it
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return errIndexDamaged
 	}
 	atomic.StoreUint32(&b[wordBackfill], 0)
+	if err := x.publish(h); err != nil {
+		return err
+	}
 	atomic.StoreUint32(&b[wordAttempted], 0)
 	atomic.StoreUint32(&b[wordReadMark+1], 0)
 	for i := 2; i < ReadLocks; i++ {
 		atomic.StoreUint32(&b[wordReadMark+i], readMarkUnused)
+	}
+	return nil
+}
+
+// fixBackfill completes a restart in whose middle a SQLite writer died. maxFrame
+// is the header's.
+func (x *Index) fixBackfill(maxFrame uint32) {
+	if b, err := x.block(0); err == nil && b != nil && atomic.LoadUint32(&b[wordBackfill]) > maxFrame {
+		atomic.StoreUint32(&b[wordBackfill], 0)
+		atomic.StoreUint32(&b[wordAttempted], 0)
 	}
 }
 

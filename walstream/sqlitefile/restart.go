@@ -19,9 +19,9 @@ import (
 // durable, and has no transaction in hand. A -wal longer than keep bytes is cut
 // to nothing.
 //
-// The order is that of SQLite's own TRUNCATE checkpoint: the checkpoint lock,
-// everything copied, read locks 1 to 4, the header of an empty WAL with new
-// salts, then the marks, then the file.
+// The locks are those of SQLite's own TRUNCATE checkpoint: the checkpoint lock,
+// everything copied, read locks 1 to 4. Then the header of an empty WAL with new
+// salts, the marks, the file.
 func (w *Writer) Restart(ctx context.Context, keep int64) (done bool, err error) {
 	if !w.held || w.dirty || len(w.pages) > 0 {
 		return false, errors.New("restart WAL: write lock not held, or in a transaction")
@@ -44,10 +44,9 @@ func (w *Writer) Restart(ctx context.Context, keep int64) (done bool, err error)
 	defer func() { err = errors.Join(err, Unlock(w.f.Shm, LockRead(1), ReadLocks-1)) }()
 	h := w.hdr
 	h.MaxFrame, h.Salt = 0, nextSalt(h.Salt)
-	if err := w.f.Index.publish(h); err != nil {
+	if err := w.f.Index.restart(h); err != nil {
 		return false, err
 	}
-	w.f.Index.restart()
 	w.hdr = h
 	w.reset()
 	return true, w.cut(keep)

@@ -109,6 +109,7 @@ func (w *Writer) begin() (err error) {
 			return fmt.Errorf("check WAL of %s: %w", w.f.Main.Name(), err)
 		}
 	}
+	w.f.Index.fixBackfill(h.MaxFrame)
 	if err := w.f.Index.cleanup(h.MaxFrame); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package sqlitefile_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -323,5 +324,112 @@ func TestWriterRefusesForeignWAL(t *testing.T) {
 	}
 	if _, held, _ := sqlitefile.Holder(f.shm, sqlitefile.LockWrite); held {
 		t.Fatal("write lock still held")
+	}
+}
+
+// A writer that died in the middle of a restart leaves a count of copied frames
+// that would hide the new generation's first frames from readers.
+func TestWriterTornRestart(t *testing.T) {
+	f, s := openFiles(t, "4096"), newSource(t, "4096")
+	w := f.writer(t)
+	one := s.run(t, "insert into t values(1,'one')")
+	ship(t, w, 4096, nil, one)
+	f.exec(t, "pragma wal_checkpoint(passive)")
+	if done, err := restart(w); err != nil || !done {
+		t.Fatal(done, err)
+	}
+	if err := w.Release(); err != nil {
+		t.Fatal(err)
+	}
+	var count [4]byte
+	binary.NativeEndian.PutUint32(count[:], 77)
+	if _, err := f.shm.WriteAt(count[:], 96); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ship(t, w, 4096, one, s.run(t, "insert into t values(2,'two')"))
+	if got := f.shell(t, "pragma integrity_check; select count(*) from t"); got != "ok\n2" {
+		t.Fatal(got)
+	}
+}
+
+// The mark is read without a lock while others write and the WAL restarts.
+func TestCurrentMark(t *testing.T) {
+	f := openFiles(t, "512")
+	w := f.writer(t)
+	files := sqlitefile.Files{Main: f.main, Wal: f.wal, Shm: f.shm, Index: f.index, PageSize: 512}
+	page := make([]byte, 512)
+	for i := range 200 {
+		if err := w.ReadPage(1, page); err != nil {
+			t.Fatal(err)
+		}
+		mark := sqlitefile.MarkWAL
+		if i%2 == 0 {
+			mark = sqlitefile.MarkFenced
+		}
+		sqlitefile.SetMark(page, mark)
+		if err := w.Page(1, page); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(2, false); err != nil {
+			t.Fatal(err)
+		}
+		if i%10 == 9 {
+			f.exec(t, "pragma wal_checkpoint(passive)")
+			if done, err := restart(w); err != nil || !done {
+				t.Fatal(done, err)
+			}
+		}
+		if got, err := sqlitefile.CurrentMark(files); err != nil || got != mark {
+			t.Fatalf("mark %d, %v, want %d", got, err, mark)
+		}
+	}
+}
+
+// Where the database file or the WAL are cut short, or things are asked for that
+// can't be, there is an error, and nothing is committed.
+func TestWriterMisuse(t *testing.T) {
+	f := openFiles(t, "4096", "insert into t values(1,1)")
+	h, _ := f.index.Header()
+	w := sqlitefile.NewWriter(sqlitefile.Files{Main: f.main, Wal: f.wal, Shm: f.shm, Index: f.index, PageSize: 4096})
+	page := make([]byte, 4096)
+	if err := w.Page(1, page); err == nil {
+		t.Error("a page without the lock")
+	}
+	if _, err := restart(w); err == nil {
+		t.Error("a restart without the lock")
+	}
+	if err := w.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Release()
+	if err := w.Page(0, page); err == nil {
+		t.Error("page 0")
+	}
+	if err := w.Page(1, page[:100]); err == nil {
+		t.Error("a short page")
+	}
+	if _, err := w.Commit(2, false); err == nil {
+		t.Error("a commit of nothing")
+	}
+	if err := w.Page(1, page); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(0, false); err == nil {
+		t.Error("a database of no pages")
+	}
+	if _, err := restart(w); err == nil {
+		t.Error("a restart within a transaction")
+	}
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := f.index.Header(); !ok || got != h {
+		t.Fatalf("%+v became %+v", h, got)
+	}
+	if err := w.ReadPage(5000, page); err != nil || !bytes.Equal(page, make([]byte, 4096)) {
+		t.Fatalf("a page beyond the end: %v", err)
 	}
 }
