@@ -63,6 +63,12 @@ func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repa
 	case cut == last && keep && found.ours:
 		return false, nil
 	}
+	if why == noDoubt {
+		// A crash may have left the file behind the log, whose tail is to be kept too.
+		if err := d.applyRest(ctx, last); err != nil && !lost(err) {
+			return false, fmt.Errorf("bring %s to the log's end: %w", d.path, err)
+		}
+	}
 	if err := d.giveUp(ctx, cut, last, found); err != nil {
 		return false, err
 	}
@@ -182,18 +188,26 @@ func (d *database) catchUpFile(ctx context.Context) (repair bool, err error) {
 		err = d.compare(ctx)
 		d.compared = err == nil
 	}
-	for _, lost := range []error{txlog.ErrNotOnLine, txlog.ErrTruncated, apply.ErrChecksum, apply.ErrPageSize, apply.ErrNotOneLine} {
-		if errors.Is(err, lost) {
-			d.log.Warn("the file can't be brought to the log's end: it will be repaired",
-				"database", d.name, "applied", d.replica.Applied(), "log", last, "reason", err)
-			return true, nil
-		}
+	if lost(err) {
+		d.log.Warn("the file can't be brought to the log's end: it will be repaired",
+			"database", d.name, "applied", d.replica.Applied(), "log", last, "reason", err)
+		return true, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("bring %s to the log's end: %w", d.path, err)
 	}
 	d.progress.show(last)
 	return false, nil
+}
+
+// lost tells whether an error says that the log can't bring a file to its end.
+func lost(err error) bool {
+	for _, why := range []error{txlog.ErrNotOnLine, txlog.ErrTruncated, apply.ErrChecksum, apply.ErrPageSize, apply.ErrNotOneLine} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *database) applyRest(ctx context.Context, last walstream.Position) error {
