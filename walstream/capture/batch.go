@@ -14,9 +14,6 @@ import (
 	"github.com/lsnode/lsnode/walstream/sqlitefile"
 )
 
-// chunkBytes is how much of the WAL is read at once.
-const chunkBytes = 1 << 20
-
 // errFrames is wrapped when frames are not what the wal-index says of them.
 var errFrames = errors.New("the WAL is not what the wal-index says")
 
@@ -37,7 +34,7 @@ type ref struct {
 }
 
 // batch is what the commits between two points change. It is good for as long
-// as the WAL can't restart, except if it is in memory.
+// as the WAL can't restart; if it is in memory, for longer.
 type batch struct {
 	db        *sqlitedb.DB
 	to        point
@@ -46,95 +43,80 @@ type batch struct {
 	lowest    uint32 // size of the database after the smallest of its commits
 	marked    bool   // page 1 says read-only in the end
 	refs      []ref  // ascending, one for each page
-
-	first  uint32 // the frame that frames begins with
-	frames []byte // raw frames from first on, if inMemory
-	extra  []byte // images of pages without a frame, if inMemory
+	images    []byte // of the refs, if inMemory
+	inMemory  bool
 }
 
 // reader reads batches, and uses its memory again for the next one.
 type reader struct {
 	db     *sqlitedb.DB
-	memory int // most bytes of frames that are kept in memory
+	memory int // most bytes of pages that are kept in memory
 	batch  batch
-	chunk  []byte
-	page   []byte
+	page   []byte // one, for whatever needs it
 }
 
 func newReader(db *sqlitedb.DB, memory int) *reader {
-	return &reader{db: db, memory: memory}
+	return &reader{db: db, memory: memory, page: make([]byte, db.PageSize())}
 }
 
 // read reads what was committed after from, up to the header h. oldCount is the
 // size of the database at from. The batch is valid until the next read. The
 // caller holds a read transaction that keeps these frames.
-func (r *reader) read(from point, oldCount uint32, h sqlitefile.IndexHeader, wasMarked bool) (*batch, error) {
+//
+// Only the headers of frames are read one by one, and then the newest image of
+// each page: under load the same few pages are in the WAL again and again.
+func (r *reader) read(from point, oldCount uint32, h sqlitefile.IndexHeader) (*batch, error) {
 	b := &r.batch
 	*b = batch{
-		db: r.db, to: pointAt(h), lowest: math.MaxUint32, pageCount: oldCount, marked: wasMarked,
-		refs: b.refs[:0], frames: b.frames[:0], extra: b.extra[:0], first: from.frame + 1,
+		db: r.db, to: pointAt(h), lowest: math.MaxUint32, pageCount: oldCount,
+		refs: b.refs[:0], images: b.images[:0], inMemory: true,
 	}
+	first := from.frame + 1
 	if from.salt != h.Salt {
-		b.first = 1
+		first = 1
 	}
-	if b.first > h.MaxFrame {
+	if first > h.MaxFrame {
 		return b, nil
 	}
-	size := int64(h.MaxFrame-b.first+1) * int64(r.db.PageSize()+sqlitefile.FrameHeaderSize)
-	inMemory := size <= int64(r.memory)
-	if err := r.walk(b, h, inMemory); err != nil {
+	if err := r.walk(b, first, h); err != nil {
 		return nil, err
 	}
 	b.newest()
-	if err := r.fill(b, oldCount); err != nil {
+	if err := r.grown(b, oldCount); err != nil {
 		return nil, err
 	}
-	return b, nil
+	return b, r.load(b)
 }
 
-// inMemory tells that the batch needs the WAL no more.
-func (b *batch) inMemory() bool { return len(b.refs) == 0 || len(b.frames) > 0 }
-
-// walk reads all frames in the order of the WAL.
-func (r *reader) walk(b *batch, h sqlitefile.IndexHeader, inMemory bool) error {
-	frameSize := int(r.db.PageSize()) + sqlitefile.FrameHeaderSize
-	n := int(h.MaxFrame - b.first + 1)
-	step := n
-	if !inMemory {
-		step = max(chunkBytes/frameSize, 1)
-	}
-	s := commitScan{marked: b.marked}
-	for done := 0; done < n; done += step {
-		step = min(step, n-done)
-		buf := &r.chunk
-		if inMemory {
-			buf = &b.frames
+// walk reads the headers of all frames in the order of the WAL.
+func (r *reader) walk(b *batch, first uint32, h sqlitefile.IndexHeader) error {
+	var s commitScan
+	for frame := first; frame <= h.MaxFrame; frame++ {
+		f, err := frameHeader(r.db, frame)
+		if err != nil {
+			return err
 		}
-		*buf = slices.Grow((*buf)[:0], step*frameSize)[:step*frameSize]
-		first := b.first + uint32(done)
-		if _, err := r.db.Wal().ReadAt(*buf, sqlitefile.FrameOffset(first, r.db.PageSize())); err != nil {
-			return fmt.Errorf("read frames from %d: %w", first, err)
+		if err := checkFrame(f, frame, h); err != nil {
+			return err
 		}
-		for i, rest := 0, *buf; i < step; i, rest = i+1, rest[frameSize:] {
-			frame := first + uint32(i)
-			f := sqlitefile.ParseFrameHeader(rest)
-			data := rest[sqlitefile.FrameHeaderSize:frameSize]
-			if err := checkFrame(f, frame, h); err != nil {
-				return err
-			}
-			e := ref{no: f.PageNo, frame: frame}
-			if !inMemory {
-				e.sum = pagesum.Page(f.PageNo, data)
-			}
-			b.refs = append(b.refs, e)
-			if s.add(f, data); f.IsCommit() {
-				b.lowest = min(b.lowest, f.PageCount)
-			}
-			b.pageCount = f.PageCount
+		if err := s.add(r.db, f, frame); err != nil {
+			return err
+		}
+		b.refs = append(b.refs, ref{no: f.PageNo, frame: frame})
+		if f.IsCommit() {
+			b.lowest = min(b.lowest, f.PageCount)
 		}
 	}
-	b.commits, b.marked = s.commits, s.marked
+	b.pageCount, b.commits, b.marked = h.PageCount, s.commits, s.marked
 	return nil
+}
+
+func frameHeader(db *sqlitedb.DB, frame uint32) (sqlitefile.FrameHeader, error) {
+	var b [sqlitefile.FrameHeaderSize]byte
+	if _, err := db.Wal().ReadAt(b[:], sqlitefile.FrameOffset(frame, db.PageSize())); err != nil {
+		return sqlitefile.FrameHeader{}, fmt.Errorf("read frame %d: %w", frame, err)
+	}
+	return sqlitefile.ParseFrameHeader(b[:]), nil
 }
 
 // checkFrame compares a frame with what the wal-index says.
@@ -158,20 +140,26 @@ type commitScan struct {
 	marked  bool // the newest page 1 is
 }
 
-func (s *commitScan) add(f sqlitefile.FrameHeader, data []byte) {
+func (s *commitScan) add(db *sqlitedb.DB, f sqlitefile.FrameHeader, frame uint32) error {
 	s.frames++
 	mark := false
 	if f.PageNo == 1 {
+		var head [sqlitefile.DBHeaderSize]byte
+		off := sqlitefile.FrameOffset(frame, db.PageSize()) + sqlitefile.FrameHeaderSize
+		if _, err := db.Wal().ReadAt(head[:], off); err != nil {
+			return fmt.Errorf("read frame %d: %w", frame, err)
+		}
 		before := s.marked
-		s.marked = sqlitefile.Mark(data) > sqlitefile.MarkWAL
+		s.marked = sqlitefile.Mark(head[:]) > sqlitefile.MarkWAL
 		mark = s.marked || before
 	}
 	if f.IsCommit() {
-		if !(mark && s.frames == 1) {
+		if !mark || s.frames != 1 {
 			s.commits++
 		}
 		s.frames = 0
 	}
+	return nil
 }
 
 // newest keeps the last image of each page that the database still has.
@@ -186,11 +174,10 @@ func (b *batch) newest() {
 	b.refs = b.refs[:end]
 }
 
-// fill adds the pages by which the database grew that have no frame here, and
-// sees that every page has its checksum. A page that was cut off and came back
-// counts as grown: nobody but this rule says what is in it.
-func (r *reader) fill(b *batch, oldCount uint32) error {
-	size := int(r.db.PageSize())
+// grown adds the pages by which the database grew that have no frame here. A
+// page that was cut off and came back counts as grown: nobody but this rule says
+// what is in it.
+func (r *reader) grown(b *batch, oldCount uint32) error {
 	have := b.refs
 	lock := sqlitefile.LockBytePage(r.db.PageSize())
 	next := 0
@@ -210,70 +197,67 @@ func (r *reader) fill(b *batch, oldCount uint32) error {
 	if len(b.refs) > len(have) {
 		slices.SortFunc(b.refs, func(x, y ref) int { return cmp.Compare(x.no, y.no) })
 	}
-	r.page = slices.Grow(r.page[:0], size)[:size]
+	return nil
+}
+
+// load reads the images for their checksums, and keeps them if they are not too
+// many.
+func (r *reader) load(b *batch) error {
+	size := int(r.db.PageSize())
+	b.inMemory = len(b.refs)*size <= r.memory
+	if b.inMemory {
+		b.images = slices.Grow(b.images, len(b.refs)*size)[:len(b.refs)*size]
+	}
 	for i := range b.refs {
 		e := &b.refs[i]
-		if e.sum != 0 {
-			continue
+		buf := r.page
+		if b.inMemory {
+			buf = b.images[i*size : (i+1)*size]
 		}
-		data, err := b.image(*e, r.page)
-		if err != nil {
+		if err := readImage(r.db, *e, buf); err != nil {
 			return err
 		}
-		e.sum = pagesum.Page(e.no, data)
-		if e.frame >= b.first || len(b.frames) == 0 {
-			continue
+		if e.no == 1 {
+			sqlitefile.Normalise(buf)
 		}
-		if b.extra = append(b.extra, data...); len(b.extra) > r.memory {
-			b.frames, b.extra = b.frames[:0], b.extra[:0] // too much: read as it is walked
-		}
+		e.sum = pagesum.Page(e.no, buf)
 	}
 	return nil
 }
 
-// image returns the content of a page: from memory, or read into buf.
-func (b *batch) image(e ref, buf []byte) ([]byte, error) {
-	size := int(b.db.PageSize())
-	switch {
-	case e.frame >= b.first && len(b.frames) > 0:
-		off := int(e.frame-b.first)*(size+sqlitefile.FrameHeaderSize) + sqlitefile.FrameHeaderSize
-		return b.frames[off : off+size], nil
-	case e.frame > 0:
-		off := sqlitefile.FrameOffset(e.frame, uint32(size)) + sqlitefile.FrameHeaderSize
-		if _, err := b.db.Wal().ReadAt(buf, off); err != nil {
-			return nil, fmt.Errorf("read frame %d: %w", e.frame, err)
+// readImage reads a page from its frame, or from the database file: what is
+// beyond its end is zeros.
+func readImage(db *sqlitedb.DB, e ref, buf []byte) error {
+	if e.frame > 0 {
+		off := sqlitefile.FrameOffset(e.frame, db.PageSize()) + sqlitefile.FrameHeaderSize
+		if _, err := db.Wal().ReadAt(buf, off); err != nil {
+			return fmt.Errorf("read frame %d: %w", e.frame, err)
 		}
-		return buf, nil
+		return nil
 	}
-	n, err := b.db.Main().ReadAt(buf, int64(e.no-1)*int64(size))
+	n, err := db.Main().ReadAt(buf, int64(e.no-1)*int64(db.PageSize()))
 	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("read page %d: %w", e.no, err)
+		return fmt.Errorf("read page %d: %w", e.no, err)
 	}
 	clear(buf[n:])
-	return buf, nil
+	return nil
 }
 
 // pages walks over the newest images.
 func (b *batch) pages(yield func(walstream.Page, error) bool) {
 	size := int(b.db.PageSize())
-	buf := make([]byte, 0, size)
-	extra := b.extra
-	for _, e := range b.refs {
-		var data []byte
-		var err error
-		switch {
-		case b.inMemory() && e.frame < b.first:
-			data, extra = extra[:size], extra[size:]
-		default:
-			data, err = b.image(e, buf[:size])
-		}
-		if err != nil {
+	var page []byte
+	if !b.inMemory {
+		page = make([]byte, size)
+	}
+	for i, e := range b.refs {
+		data := page
+		if b.inMemory {
+			data = b.images[i*size : (i+1)*size : (i+1)*size]
+		} else if err := readImage(b.db, e, data); err != nil {
 			yield(walstream.Page{}, err)
 			return
-		}
-		if e.no == 1 {
-			// A copy, because what is in memory may be looked at again.
-			data = append(buf[:0], data...)
+		} else if e.no == 1 {
 			sqlitefile.Normalise(data)
 		}
 		if !yield(walstream.Page{No: e.no, Data: data}, nil) {

@@ -35,7 +35,8 @@ type Capture struct {
 	resumed bool
 	pending *batch // in memory, read and not shipped; the WAL may be gone
 	forcing backoff
-	waited  time.Time // since when a checkpoint waits though all is captured; zero: none does
+	forced  sqlitefile.Salt // of the generation that was last forced to its end; zero: none
+	waited  time.Time       // since when a checkpoint waits though all is captured; zero: none does
 
 	mu struct {
 		sync.Mutex
@@ -181,7 +182,7 @@ func (c *Capture) readLocked(h sqlitefile.IndexHeader) (*batch, error) {
 	if what := c.brokenLocked(h); what != "" {
 		return nil, &Discontinuity{What: what, SameFile: true}
 	}
-	return c.reader.read(c.at, c.table.PageCount(), h, false)
+	return c.reader.read(c.at, c.table.PageCount(), h)
 }
 
 // brokenLocked says why h can't follow the point that was captured, or "". By

@@ -18,7 +18,8 @@ const (
 	lookAgain   = 100 * time.Microsecond
 	forceFirst  = 100 * time.Millisecond // pause after a forced restart that did not succeed
 	forceLast   = 10 * time.Second
-	retryPassed = time.Second // pause after a checkpoint that others kept from copying
+	nextPass    = 10 * time.Millisecond // pause between checkpoints that leave little
+	retryStuck  = time.Second           // pause after one that others kept from copying
 )
 
 // checkpointer runs checkpoints beside the capture, because they wait for the
@@ -67,8 +68,8 @@ func (k *checkpointer) run(ctx context.Context, done func(error)) {
 	}
 }
 
-// due tells whether frames wait that a checkpoint would copy. It is false while
-// one runs.
+// due tells whether a checkpoint is wanted: the WAL is long, and there is
+// something that can be copied. It is false while one runs.
 func (k *checkpointer) due(h sqlitefile.IndexHeader, copied, threshold uint32) bool {
 	select {
 	case conn := <-k.conn:
@@ -76,13 +77,16 @@ func (k *checkpointer) due(h sqlitefile.IndexHeader, copied, threshold uint32) b
 	default:
 		return false
 	}
-	if h.MaxFrame < copied || h.MaxFrame-copied < threshold {
+	if h.MaxFrame < threshold || copied >= h.MaxFrame {
 		return false
 	}
 	// If the last one could not copy (a reader of others stays), another one at
 	// once can't either.
-	stuck := k.last.salt == h.Salt && k.last.copied == copied && h.MaxFrame-k.last.frames < threshold/2
-	return !stuck || time.Since(k.last.at) > retryPassed
+	pause := nextPass
+	if k.last.salt == h.Salt && k.last.copied == copied {
+		pause = retryStuck
+	}
+	return h.MaxFrame-copied >= threshold && pause == nextPass || time.Since(k.last.at) > pause
 }
 
 // passes copies what can be copied, and returns how many frames are left.
@@ -151,7 +155,16 @@ func (c *Capture) shortenLocked(ctx context.Context, h sqlitefile.IndexHeader) e
 		default:
 		}
 	}
-	if h.MaxFrame <= c.cfg.ForceFrames || !c.forcing.ready() {
+	// If much is not copied, a checkpoint comes first; if that does not help, a
+	// reader of somebody else is in the way, and holding writers would be no use.
+	if h.MaxFrame < c.cfg.ForceFrames || h.MaxFrame-min(copied, h.MaxFrame) > c.cfg.ForceFrames/2 || !c.forcing.ready() {
+		return nil
+	}
+	if c.forced == h.Salt {
+		// The last time did not help: somebody's read was on a mark when the next
+		// writer came.
+		c.forced = sqlitefile.Salt{}
+		c.forcing.failed()
 		return nil
 	}
 	select {
@@ -164,23 +177,10 @@ func (c *Capture) shortenLocked(ctx context.Context, h sqlitefile.IndexHeader) e
 }
 
 // forceLocked makes a moment with nothing left to copy, so that the WAL can
-// restart. Only the copying of the last few frames happens while writers are
-// held. What was captured meanwhile is kept in memory and shipped afterwards:
-// the Sink may block.
+// restart. Most was copied before, without any lock; only the last few frames
+// are copied, and synced, while writers are held. What was captured meanwhile is
+// kept in memory and shipped afterwards: the Sink may block.
 func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
-	// Copy without any lock. If much is left, a reader of somebody else is in the
-	// way, and holding writers would be of no use.
-	left, err := c.ckpt.passes(conn)
-	if err != nil {
-		return err
-	}
-	if left > c.cfg.ForceFrames/2 {
-		c.forcing.failed()
-		return nil
-	}
-	if _, err := c.stepLocked(ctx); err != nil {
-		return err
-	}
 	wait, cancel := context.WithTimeout(ctx, holdWait)
 	defer cancel()
 	lock, err := c.holdWritersLocked(wait)
@@ -197,6 +197,9 @@ func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
 	c.noteHold(time.Since(start))
 	if err != nil {
 		return err
+	}
+	if c.forced = c.at.salt; c.pending != nil {
+		c.forced = c.pending.to.salt
 	}
 	if restarted {
 		c.forcing.succeeded()
@@ -240,7 +243,7 @@ func (c *Capture) detachLocked(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, errors.Join(err, c.hands.drop())
 	}
-	if !b.inMemory() {
+	if !b.inMemory {
 		return false, c.hands.drop()
 	}
 	c.pending = b

@@ -49,12 +49,12 @@ type Config struct {
 	// MemoryBytes bounds what is read of the WAL into memory; a transaction with
 	// more is read as it is walked over. Default 4 MiB.
 	MemoryBytes int
-	// CheckpointFrames is how many frames that are not in the database file yet
-	// make capture run a checkpoint. Default 500: below the 1,000 at which an
-	// application does it itself.
+	// CheckpointFrames is how long the WAL is when capture runs checkpoints beside
+	// the application. Default 600: below the 1,000 frames at which an application
+	// begins to do it itself, with each of its commits.
 	CheckpointFrames uint32
-	// ForceFrames is how long the WAL may become before writers are held for a
-	// moment so that it can restart. Default 4000.
+	// ForceFrames is how long the WAL is when writers are held for a moment, so
+	// that it can restart. Default 900.
 	ForceFrames uint32
 	// NoCheckpoint leaves the length of the WAL to the application alone. Default
 	// false.
@@ -75,10 +75,10 @@ func (c Config) withDefaults() Config {
 		c.MemoryBytes = 4 << 20
 	}
 	if c.CheckpointFrames == 0 {
-		c.CheckpointFrames = 500
+		c.CheckpointFrames = 600
 	}
 	if c.ForceFrames == 0 {
-		c.ForceFrames = 4000
+		c.ForceFrames = 900
 	}
 	return c
 }

@@ -193,14 +193,6 @@ func continues(db *sqlitedb.DB, p walstream.Place, h sqlitefile.IndexHeader) err
 	}
 }
 
-func frameHeader(db *sqlitedb.DB, frame uint32) (sqlitefile.FrameHeader, error) {
-	var b [sqlitefile.FrameHeaderSize]byte
-	if _, err := db.Wal().ReadAt(b[:], sqlitefile.FrameOffset(frame, db.PageSize())); err != nil {
-		return sqlitefile.FrameHeader{}, fmt.Errorf("read frame %d: %w", frame, err)
-	}
-	return sqlitefile.ParseFrameHeader(b[:]), nil
-}
-
 // compareSample finds out whether the database file was written over while the
 // WAL was left as it was: page 1 and some others, of which no frame is in the
 // WAL, must be what the table says of them.
@@ -210,8 +202,7 @@ func (c *Capture) compareSample(h sqlitefile.IndexHeader) error {
 		count = min(count, h.PageCount)
 	}
 	step := max(count/samplePages, 1)
-	buf := make([]byte, c.db.PageSize())
-	b := batch{db: c.db}
+	buf := c.reader.page
 	for no := uint64(1); no <= uint64(count); no += uint64(step) {
 		frame, err := c.db.Index().Lookup(uint32(no), h.MaxFrame)
 		if err != nil {
@@ -221,11 +212,10 @@ func (c *Capture) compareSample(h sqlitefile.IndexHeader) error {
 		if frame != 0 || want == 0 {
 			continue
 		}
-		data, err := b.image(ref{no: uint32(no)}, buf)
-		if err != nil {
+		if err := readImage(c.db, ref{no: uint32(no)}, buf); err != nil {
 			return err
 		}
-		if pagesum.Page(uint32(no), data) != want {
+		if pagesum.Page(uint32(no), buf) != want {
 			return &Discontinuity{What: fmt.Sprintf("page %d of the file is not what was captured", no)}
 		}
 	}
@@ -278,33 +268,27 @@ func markedAt(db *sqlitedb.DB, frame uint32) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	b := batch{db: db}
-	data, err := b.image(ref{no: 1, frame: last}, make([]byte, db.PageSize()))
-	if err != nil {
+	page := make([]byte, db.PageSize())
+	if err := readImage(db, ref{no: 1, frame: last}, page); err != nil {
 		return false, err
 	}
-	return sqlitefile.Mark(data) > sqlitefile.MarkWAL, nil
+	return sqlitefile.Mark(page) > sqlitefile.MarkWAL, nil
 }
 
-// countCommits walks over the frames after one, page 1 with its content.
+// countCommits walks over the frames after one.
 func countCommits(db *sqlitedb.DB, after uint32, h sqlitefile.IndexHeader, marked bool) (int, error) {
 	s := commitScan{marked: marked}
-	buf := make([]byte, db.PageSize())
-	b := batch{db: db}
 	for frame := after + 1; frame <= h.MaxFrame; frame++ {
 		f, err := frameHeader(db, frame)
+		if err == nil {
+			err = checkFrame(f, frame, h)
+		}
+		if err == nil {
+			err = s.add(db, f, frame)
+		}
 		if err != nil {
 			return 0, err
 		}
-		if err := checkFrame(f, frame, h); err != nil {
-			return 0, err
-		}
-		if f.PageNo == 1 {
-			if _, err := b.image(ref{no: 1, frame: frame}, buf); err != nil {
-				return 0, err
-			}
-		}
-		s.add(f, buf)
 	}
 	return s.commits, nil
 }

@@ -64,10 +64,10 @@ func (c *Capture) loop(ctx context.Context, t *target) error {
 	defer timer.Stop()
 	p := pace{interval: c.cfg.Interval, poll: c.cfg.Poll}
 	for {
+		p.arm(t, c.log.Warn)
 		if err := c.checkName(t, &p); err != nil {
 			return err
 		}
-		p.arm(t, c.log.Warn)
 		l, err := c.lookOnce(ctx)
 		if err != nil {
 			return err
@@ -254,10 +254,8 @@ func (c *Capture) checkFileLocked(h sqlitefile.IndexHeader) error {
 	if c.hands.grip != gripZero || c.table.PageCount() == 0 || c.db.Index().Backfill() != h.MaxFrame {
 		return nil
 	}
-	b := batch{db: c.db}
-	c.reader.page = append(c.reader.page[:0], make([]byte, c.db.PageSize())...)
-	data, err := b.image(ref{no: 1}, c.reader.page)
-	if err != nil {
+	data := c.reader.page
+	if err := readImage(c.db, ref{no: 1}, data); err != nil {
 		return err
 	}
 	if now, ok := c.db.Index().Header(); !ok || now != h {

@@ -127,7 +127,7 @@ func TestForeignReader(t *testing.T) {
 }
 
 // A file that is renamed over, or disappears, or whose WAL is taken away is
-// noticed at once.
+// noticed.
 func TestReplaced(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -143,7 +143,7 @@ func TestReplaced(t *testing.T) {
 		{"WAL removed", func(_ *testing.T, path string) error { return os.Remove(path + "-wal") }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := started(t, func(c *capture.Config) { c.Poll = time.Hour })
+			w := started(t, nil)
 			err := ended(t, w.c, func(ctx context.Context) error {
 				go func() {
 					// Whether this is before or after Run has begun: it is noticed.
