@@ -28,8 +28,9 @@ var (
 	ErrPageSize = errors.New("page size differs")
 	// ErrMalformed: the transaction has pages that can't be.
 	ErrMalformed = errors.New("malformed transaction")
-	// ErrUnsettled: what the copy holds is not known. Settle or Repair it first.
-	ErrUnsettled = errors.New("content of the copy is not known")
+	// ErrUnsettled: what the copy holds is not known. Settle or Repair it first. It
+	// wraps ErrChecksum: the answer to both is a comparison of the content.
+	ErrUnsettled = fmt.Errorf("content of the copy is not known: %w", ErrChecksum)
 	// ErrNotFenced: the Replica does not hold the write lock.
 	ErrNotFenced = errors.New("database is not fenced by this node")
 )
@@ -129,12 +130,13 @@ func (s Start) String() string {
 // Replica is a live copy of a database to which transactions are applied. Its
 // methods may be called by several goroutines; Apply waits for Apply.
 type Replica struct {
-	c     Config
-	files sqlitefile.Files
-	conn  *sqlitedb.Conn // checkpoints; used by Run only, and by Close after it
-	bound *sqlitedb.Conn // reads, to bound a checkpoint; likewise
-	start Start
-	kick  chan struct{} // tells Run that the WAL is long or something was applied
+	c        Config
+	files    sqlitefile.Files
+	conn     *sqlitedb.Conn // checkpoints; used by Run only, and by Close after it
+	bound    *sqlitedb.Conn // reads, to bound a checkpoint; likewise
+	start    Start
+	rebooted bool          // what is recorded was in another boot
+	kick     chan struct{} // tells Run that the WAL is long or something was applied
 
 	apply struct {
 		sync.Mutex                     // held while frames are written; the fields below
@@ -179,6 +181,7 @@ func Open(c Config) (_ *Replica, err error) {
 	}
 	s, id := r.record.state.last, c.DB.Identity()
 	r.start = startOf(s, r.record.state.sequence > 0, id)
+	r.rebooted = r.record.state.sequence > 0 && s.file.BootID != id.BootID
 	if r.start != StartUnknown {
 		r.mu.applied, r.mu.durable = s.position, s.position
 	}
@@ -237,6 +240,10 @@ func setOwner(f *os.File, mode os.FileMode, group int) error {
 
 // Start tells what was known of the copy when it was opened.
 func (r *Replica) Start() Start { return r.start }
+
+// Rebooted tells whether the host has booted since the position was recorded:
+// then the copy may be behind or beyond the log, unless Start is StartClean.
+func (r *Replica) Rebooted() bool { return r.rebooted }
 
 // Applied returns the position that readers see. After an unclean start it is
 // the recorded one until the log's rest is applied.

@@ -56,18 +56,27 @@ func (r *Replica) checkLocked(t *walstream.Txn, repair bool) error {
 		return ErrNotFenced
 	case !repair && !r.apply.follows:
 		return ErrUnsettled
-	case t.Kind == walstream.KindPages && t.Pages == nil:
-		return fmt.Errorf("%w: no pages", ErrMalformed)
-	case t.Kind != walstream.KindPages && t.Kind != walstream.KindEpoch:
-		return fmt.Errorf("%w: kind %d", ErrMalformed, t.Kind)
 	case !repair && t.Pre != at:
 		return fmt.Errorf("%w: it begins at %s, the copy is at %s", ErrGap, t.Pre, at)
-	case t.Kind == walstream.KindEpoch && t.Post.Checksum != r.c.Table.Checksum():
-		return fmt.Errorf("%w: epoch record says %s, the copy has %s", ErrChecksum, t.Post.Checksum, r.c.Table.Checksum())
-	case t.Kind == walstream.KindPages && t.PageSize != r.c.DB.PageSize():
+	}
+	switch t.Kind {
+	case walstream.KindPages:
+		return r.checkPages(t)
+	case walstream.KindEpoch:
+		if has := r.c.Table.Checksum(); t.Post.Checksum != has {
+			return fmt.Errorf("%w: epoch record says %s, the copy has %s", ErrChecksum, t.Post.Checksum, has)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: kind %d", ErrMalformed, t.Kind)
+}
+
+func (r *Replica) checkPages(t *walstream.Txn) error {
+	if t.PageSize != r.c.DB.PageSize() {
 		return fmt.Errorf("%w: %d, the copy has %d", ErrPageSize, t.PageSize, r.c.DB.PageSize())
-	case t.Kind == walstream.KindPages && (t.PageCount == 0 || t.PageCount > pagesum.MaxPages):
-		return fmt.Errorf("%w: database of %d pages", ErrMalformed, t.PageCount)
+	}
+	if t.Pages == nil || t.PageCount == 0 || t.PageCount > pagesum.MaxPages {
+		return fmt.Errorf("%w: database of %d pages, or none in the transaction", ErrMalformed, t.PageCount)
 	}
 	return nil
 }
