@@ -104,7 +104,12 @@ func (w *world) start(id string) *node {
 		w.dirs[id] = w.t.TempDir()
 	}
 	n := &node{mux: m, list: &list{}, id: id}
-	n.Consensus, err = consensus.Open(consensus.Config{Dir: w.dirs[id], Mux: m, Resolve: w.resolve, Machine: n.list})
+	n.Consensus, err = consensus.Open(consensus.Config{
+		Dir: w.dirs[id], Mux: m, Resolve: w.resolve, Machine: n.list,
+		// Slower than the default: a busy machine must not depose a leader that a
+		// test relies on.
+		Timing: consensus.Timing{Heartbeat: time.Second},
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
