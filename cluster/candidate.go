@@ -32,6 +32,7 @@ func (c *Cluster) stand(ctx context.Context, data Data) (*candidate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stand for primary: %w", err)
 	}
+	c.confirm(announceResponse{Epoch: epoch})
 	return &candidate{c: c, data: data, epoch: epoch, line: c.State().Line(), voters: c.Voters()}, nil
 }
 

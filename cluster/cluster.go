@@ -44,11 +44,12 @@ type Cluster struct {
 	stop      context.CancelFunc // ends what the RPC server does
 
 	mu         sync.Mutex
-	role       Role   // guarded by mu
-	data       Data   // of Run; nil outside; guarded by mu
-	reigning   *reign // while Data.Reign runs; guarded by mu
-	epochFloor uint64 // what a voter has promised to someone else; guarded by mu
-	isRemoved  bool   // removed is closed; guarded by mu
+	role       Role              // guarded by mu
+	data       Data              // of Run; nil outside; guarded by mu
+	reigning   *reign            // while Data.Reign runs; guarded by mu
+	epochFloor uint64            // what a voter has promised to someone else; guarded by mu
+	confirmed  *announceResponse // what the state holds at least; nil: not known yet; guarded by mu
+	isRemoved  bool              // removed is closed; guarded by mu
 }
 
 // Open takes the data dir (another process that has it is named in the error)

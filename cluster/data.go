@@ -67,8 +67,12 @@ type Reign struct {
 // Term is a follower's time under one primary.
 type Term struct {
 	Epoch uint64 // of the primary; zero if there was none yet
-	// Primary is the primary's ID. Empty means that there is none, or that it was
-	// this node in an earlier life: the databases stay fenced and readable.
+	// Primary is the primary's ID. Empty means that there is none, that it was
+	// this node in an earlier life, or that it is not known yet: the databases
+	// stay fenced and readable.
 	Primary string
-	Line    state.Line
+	// Line is the history, the primary's reign included: what is off it in this
+	// node's logs has diverged. It is empty as long as it is not known. It never
+	// goes back from one term to the next.
+	Line state.Line
 }

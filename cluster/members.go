@@ -152,21 +152,48 @@ func (c *Cluster) announceLoop(ctx context.Context) {
 // announce is one try of announceLoop.
 func (c *Cluster) announce(ctx context.Context) error {
 	request := nodeRequest{Node: c.record()}
-	_, err := attempt(ctx, c, methodAnnounce, request, c.readdress)
-	if err == nil || !retryable(err) {
+	response, err := attempt(ctx, c, methodAnnounce, request, c.readdress)
+	if err == nil {
+		c.confirm(response)
+		return nil
+	}
+	if !retryable(err) {
 		return err
 	}
 	errs := []error{err}
 	for _, address := range c.acquaintances() {
 		ctx, cancel := context.WithTimeout(ctx, c.patience())
-		err := c.CallAddress(ctx, address, methodAnnounce, request, nil)
+		err := c.CallAddress(ctx, address, methodAnnounce, request, &response)
 		cancel()
-		if err == nil || !retryable(err) {
+		if err == nil {
+			c.confirm(response)
+			return nil
+		}
+		if !retryable(err) {
 			return err
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// confirm says what the state held, at least, after this process had started.
+func (c *Cluster) confirm(r announceResponse) {
+	c.mu.Lock()
+	c.confirmed = &r
+	c.mu.Unlock()
+	c.changed.notify()
+}
+
+// current returns the state if it is as new as what this process has been told
+// since it started. Before that Raft may still be replaying the log: by a history
+// that ends too early the newest transactions of this node would be off the line.
+func (c *Cluster) current() (*state.State, bool) {
+	c.mu.Lock()
+	least := c.confirmed
+	c.mu.Unlock()
+	s := c.State()
+	return s, least != nil && s.Epoch >= least.Epoch && s.Primary.Epoch >= least.Primary
 }
 
 // acquaintances are the addresses of everyone else that this node has heard of.
@@ -190,19 +217,20 @@ func (c *Cluster) setRemoved() {
 }
 
 // readdress takes a member's announcement, at the leader.
-func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (empty, error) {
+func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (announceResponse, error) {
 	if err := c.raft.Barrier(ctx); err != nil { // a new leader's state may lag behind
-		return empty{}, err
+		return announceResponse{}, err
 	}
-	known, ok := c.State().Nodes[r.Node.ID]
+	current := c.State()
+	known, ok := current.Nodes[r.Node.ID]
 	if !ok {
-		return empty{}, fmt.Errorf("announce node %s: %w", r.Node.Name, ErrRemoved)
+		return announceResponse{}, fmt.Errorf("announce node %s: %w", r.Node.Name, ErrRemoved)
 	}
 	wanted := r.Node
 	wanted.Joined = known.Joined
 	if wanted != known {
 		if _, err := c.apply(ctx, state.Command{PutNode: &wanted}); err != nil {
-			return empty{}, err
+			return announceResponse{}, err
 		}
 	}
 	for _, m := range c.raft.Configuration() {
@@ -215,11 +243,11 @@ func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (empty, error) {
 			change = c.raft.AddVoter
 		}
 		if err := change(ctx, m.ID, r.Node.Address); err != nil {
-			return empty{}, err
+			return announceResponse{}, err
 		}
 		c.logger.Info("member has another address", "node", r.Node.Name, "address", r.Node.Address)
 	}
-	return empty{}, nil
+	return announceResponse{Epoch: current.Epoch, Primary: current.Primary.Epoch}, nil
 }
 
 // admit makes a node a member, at the primary, non-voter first.

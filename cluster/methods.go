@@ -38,6 +38,12 @@ type nodeRequest struct {
 	Node state.Node `json:"node"`
 }
 
+// announceResponse is what the leader's state holds.
+type announceResponse struct {
+	Epoch   uint64 `json:"epoch"`   // the counter
+	Primary uint64 `json:"primary"` // epoch of the newest primary
+}
+
 type joinResponse struct {
 	ClusterID string `json:"clusterID"`
 }
@@ -84,7 +90,7 @@ func (c *Cluster) handleMethods() {
 	c.server.Handle(methodJoin, method(func(ctx context.Context, from string, r nodeRequest) (joinResponse, error) {
 		return atLeader(ctx, c, from, methodJoin, r, c.admit)
 	}))
-	c.server.Handle(methodAnnounce, method(func(ctx context.Context, from string, r nodeRequest) (empty, error) {
+	c.server.Handle(methodAnnounce, method(func(ctx context.Context, from string, r nodeRequest) (announceResponse, error) {
 		return atLeader(ctx, c, from, methodAnnounce, r, c.readdress)
 	}))
 	c.server.Handle(methodRemove, method(func(ctx context.Context, from string, r idRequest) (empty, error) {

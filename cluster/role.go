@@ -107,9 +107,12 @@ func (c *Cluster) follow(ctx context.Context, data Data) error {
 	return fmt.Errorf("follow in epoch %d: %w", term.Epoch, err)
 }
 
-// term returns the term as the state has it.
+// term returns the term as the state has it, or none while the state may be old.
 func (c *Cluster) term() Term {
-	s := c.State()
+	s, ok := c.current()
+	if !ok {
+		return Term{}
+	}
 	t := Term{Epoch: s.Primary.Epoch, Primary: s.Primary.Node, Line: s.Line()}
 	if t.Primary == c.Self() {
 		t.Primary = "" // that reign is over
@@ -120,12 +123,13 @@ func (c *Cluster) term() Term {
 // awaitTermEnd returns when there is another primary, or this node leads.
 func (c *Cluster) awaitTermEnd(ctx context.Context, term Term) {
 	for {
-		state, leader := c.changed.next(), c.raft.Changed()
-		if c.raft.IsLeader() || c.State().Primary.Epoch != term.Epoch {
+		changed, leader := c.changed.next(), c.raft.Changed()
+		now := c.term()
+		if c.raft.IsLeader() || now.Epoch != term.Epoch || now.Primary != term.Primary {
 			return
 		}
 		select {
-		case <-state:
+		case <-changed:
 		case <-leader:
 		case <-ctx.Done():
 			return
