@@ -188,6 +188,9 @@ func (c *crasher) breakOff(t *testing.T, name string) {
 	x := txn(c.rnd, name, c.dbs[name].now().last(), 600)
 	_, err := c.log.AppendStream(&x.Header, func(yield func(walstream.Page, error) bool) {
 		for p, err := range x.Pages {
+			if p.No == 300 && c.rnd.IntN(2) == 0 {
+				c.sync(t)
+			}
 			if p.No == 590 {
 				yield(walstream.Page{}, errBroken)
 				return

@@ -45,7 +45,7 @@ func FuzzOpen(f *testing.F) {
 			if at >= 0 && at < len(b) {
 				b[at] ^= change
 			}
-			m.files[segmentName(uint64(i+1))] = &memFile{m, b, slices.Clone(b)}
+			m.files[segmentName(uint64(i+1))] = newMemFile(m, b)
 		}
 		l, err := Open(t.TempDir(), Options{SegmentSize: 4 << 10, fs: m})
 		if err != nil {

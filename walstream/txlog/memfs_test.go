@@ -37,6 +37,13 @@ type memFile struct {
 	fs     *memFS
 	data   []byte
 	synced []byte // as of the last Sync
+	// lost are the bytes that a failed Sync dropped, as the kernel does: they
+	// look clean in its cache, and no later Sync writes them.
+	lost map[int]bool
+}
+
+func newMemFile(m *memFS, b []byte) *memFile {
+	return &memFile{fs: m, data: slices.Clone(b), synced: slices.Clone(b)}
 }
 
 var (
@@ -72,7 +79,7 @@ func (m *memFS) crashLocked() *memFS {
 		}
 		if f != nil {
 			b := f.afterCrash(m.rnd)
-			after.files[name] = &memFile{after, b, slices.Clone(b)}
+			after.files[name] = newMemFile(after, b)
 		}
 	}
 	after.durable = maps.Clone(after.files)
@@ -188,6 +195,9 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		f.data = append(f.data, make([]byte, need-len(f.data))...)
 	}
 	copy(f.data[off:], b)
+	for i := range b {
+		delete(f.lost, int(off)+i)
+	}
 	return len(b), err
 }
 
@@ -202,6 +212,7 @@ func (f *memFile) Truncate(size int64) error {
 		return errors.New("truncate only shortens")
 	}
 	f.data = slices.Clone(f.data[:size])
+	maps.DeleteFunc(f.lost, func(i int, _ bool) bool { return i >= int(size) })
 	return nil
 }
 
@@ -209,11 +220,27 @@ func (f *memFile) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if f.fs.syncErr != nil {
+		for i, b := range f.data {
+			if i >= len(f.synced) || f.synced[i] != b {
+				f.lose(i)
+			}
+		}
 		return f.fs.syncErr
 	}
+	was := f.synced
 	f.synced = slices.Clone(f.data)
+	for i := range f.lost {
+		copy(f.synced[i:i+1], stretch(was, i, i+1))
+	}
 	f.fs.step()
 	return nil
+}
+
+func (f *memFile) lose(i int) {
+	if f.lost == nil {
+		f.lost = map[int]bool{}
+	}
+	f.lost[i] = true
 }
 
 func (f *memFile) Size() (int64, error) {

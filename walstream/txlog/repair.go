@@ -35,7 +35,7 @@ func (r *recovery) cut(i int, off int64, cause error) error {
 func (r *recovery) cutAt(i int, at location, cause error) error {
 	// The first segment is made before anything else: without proof of more, a
 	// crash came then.
-	beyond := at.before(r.mark) || (i == 0 && at.seg != 1)
+	beyond := i == 0 && at.seg != 1
 	size := int64(0)
 	for j := max(0, i-1); j < len(r.files) && !beyond; j++ {
 		f, from := r.files[j], int64(0)
