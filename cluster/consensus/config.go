@@ -17,10 +17,10 @@ type Timing struct {
 	// thinks about an election; a leader sends ten in that time. Default 400 ms.
 	Heartbeat time.Duration
 	// Election is the time after which an undecided election is repeated, and the
-	// bound of a leadership transfer. At least Heartbeat. Default 400 ms.
+	// bound of a leadership transfer. At least Heartbeat. Default Heartbeat.
 	Election time.Duration
 	// LeaderLease is the time without answers of a majority after which a leader
-	// gives up. At most Heartbeat. Default 400 ms.
+	// gives up. At most Heartbeat. Default Heartbeat.
 	LeaderLease time.Duration
 	// Commit is the time after which followers learn, at the latest, that an entry
 	// is committed. The leader itself does not wait for it. Default 10 ms.
@@ -36,8 +36,8 @@ func (t Timing) withDefaults() Timing {
 		}
 	}
 	set(&t.Heartbeat, 400*time.Millisecond)
-	set(&t.Election, max(400*time.Millisecond, t.Heartbeat))
-	set(&t.LeaderLease, min(400*time.Millisecond, t.Heartbeat))
+	set(&t.Election, t.Heartbeat)
+	set(&t.LeaderLease, t.Heartbeat)
 	set(&t.Commit, 10*time.Millisecond)
 	set(&t.Network, 2*time.Second)
 	return t

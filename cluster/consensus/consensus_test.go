@@ -254,6 +254,7 @@ func TestClusterOfOne(t *testing.T) {
 }
 
 func TestLeaderDies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	nodes := w.three()
 	w.apply("one", nodes[0])
@@ -276,6 +277,7 @@ func TestLeaderDies(t *testing.T) {
 // TestReturnsAtOnce: a node that was away for long gets the log as soon as it is
 // back. With the library's own waits it would take up to ten seconds.
 func TestReturnsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	nodes := w.three()
 	nodes[2].stop()

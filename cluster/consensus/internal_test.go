@@ -24,8 +24,9 @@ func (s *sum) Apply(_ uint64, command []byte) any { s.text += string(command); r
 func (s *sum) Snapshot() ([]byte, error)          { return []byte(s.text), nil }
 func (s *sum) Restore(data []byte) error          { s.text = string(data); return nil }
 
-// TestRestart from a snapshot and the log behind it.
+// TestRestartFromSnapshot restarts from a snapshot and the log behind it.
 func TestRestartFromSnapshot(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	credentials, err := secure.NewCredentials(secure.NewToken(), "a")

@@ -74,6 +74,7 @@ func openAlone(ctx context.Context, t *testing.T, dir string) (*consensus.Consen
 // TestKilledWhileApplying: what was acknowledged is there after SIGKILL at any
 // instant, in order and once.
 func TestKilledWhileApplying(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

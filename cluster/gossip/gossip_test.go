@@ -92,6 +92,7 @@ func (n *node) until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestConvergesAndSeesADeath(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, token: secure.NewToken()}
 	nodes := []*node{w.start("a", "c1"), w.start("b", "c1"), w.start("c", "c1")}
 	for _, n := range nodes {
@@ -132,6 +133,7 @@ func TestConvergesAndSeesADeath(t *testing.T) {
 // its new address at once, and the end of its former self does not make it look
 // dead.
 func TestQuickRestart(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, token: secure.NewToken(), probe: time.Second} // a death takes some four seconds
 	a, b := w.start("a", ""), w.start("b", "")
 	a.until(t, "b", func() bool { return a.Alive("b") })
@@ -157,6 +159,7 @@ func TestQuickRestart(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, token: secure.NewToken()}
 	a, b := w.start("a", ""), w.start("b", "")
 	a.until(t, "b", func() bool { return a.Alive("b") })
@@ -175,6 +178,7 @@ func TestLeave(t *testing.T) {
 // TestOthersAreIgnored: another cluster with the same token, another token, and
 // noise.
 func TestOthersAreIgnored(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, token: secure.NewToken()}
 	a, b := w.start("a", "c1"), w.start("b", "c1")
 	strangers := &world{t: t, token: secure.NewToken(), known: w.get()}
@@ -216,6 +220,7 @@ func TestOthersAreIgnored(t *testing.T) {
 }
 
 func TestTooMuchToSay(t *testing.T) {
+	t.Parallel()
 	token := secure.NewToken()
 	credentials, err := secure.NewCredentials(token, "a")
 	if err != nil {
