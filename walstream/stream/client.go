@@ -82,7 +82,7 @@ func (c *Client) request(ctx context.Context, t frameType, payload []byte, answe
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	err = exchange(newLink(conn, c.cfg.Stall), t, payload, answer)
-	if ctx.Err() != nil && err != nil {
+	if ctx.Err() != nil && err != nil && err != errStopped { // a walk that was left must not go on
 		return context.Cause(ctx)
 	}
 	return err
