@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -222,4 +223,27 @@ func TestExternalNATSGoneAndBack(t *testing.T) {
 	go func() { ended <- sub.Run(t.Context()) }()
 	n := in.count()
 	eventually(t, "messages again", func() bool { _ = p.Standing("db", at(1, 3)); return in.count() > n })
+}
+
+func TestQueueDropsWhatDoesNotFit(t *testing.T) {
+	enter, leave := make(chan struct{}, 10), make(chan struct{})
+	var handed []string
+	q := newSendQueue(100, func(subject string, data []byte) error {
+		enter <- struct{}{}
+		<-leave
+		handed = append(handed, subject) // by the queue's goroutine, which close waits for
+		return nil
+	})
+	took := []bool{q.put("a", make([]byte, 60))}
+	<-enter // it hangs: what it has counts until it is gone
+	took = append(took, q.put("b", make([]byte, 60)), q.put("c", make([]byte, 40)), q.put("d", make([]byte, 1)))
+	close(leave)
+	q.close()
+	took = append(took, q.put("e", nil))
+	if want := []bool{true, false, true, false, false}; !slices.Equal(took, want) {
+		t.Errorf("took %v, want %v", took, want)
+	}
+	if want := []string{"a", "c"}; !slices.Equal(handed, want) {
+		t.Errorf("handed on %v, want %v", handed, want)
+	}
 }

@@ -175,6 +175,20 @@ func TestGapIsFilled(t *testing.T) {
 	})
 }
 
+// A peer whose log has a gap must not make one in ours.
+func TestTransactionsMustJoinUp(t *testing.T) {
+	r := seeded(t)
+	log := newMemLog("db")
+	for _, i := range []walstream.TXID{1, 2, 4} {
+		log.append(t, txn(r, "db", i, 4096, 1))
+	}
+	_, c := serve(t, ServerConfig{Log: log})
+	got, err := pull(soon(t), c, Since{Database: "db"})
+	if len(got) != 2 || !errors.Is(err, ErrProtocol) {
+		t.Errorf("got %v and %v, want two and ErrProtocol", got, err)
+	}
+}
+
 // endless is a log of one large transaction that is made while it is read.
 type endless struct {
 	*memLog
