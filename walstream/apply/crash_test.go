@@ -137,7 +137,7 @@ func applierRole(args []string) error {
 // the end it holds what the source holds.
 func TestKilledApplier(t *testing.T) {
 	rng := seeded(t)
-	kills, steps := 20, 10000
+	kills, steps := 12, 6000
 	if long() {
 		kills, steps = 200, 100000
 	}

@@ -64,7 +64,7 @@ func (r *Replica) undoCleanLocked() error {
 		return nil
 	}
 	s := r.record.state.last
-	s.clean = false
+	s.clean, s.file = false, r.c.DB.Identity() // a clean end holds in any boot; this is the one that counts now
 	if err := r.record.state.record(s); err != nil {
 		return err
 	}

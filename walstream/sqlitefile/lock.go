@@ -54,7 +54,9 @@ func TryLock(shm *os.File, off, n int64, exclusive bool) (bool, error) {
 
 // Lock is TryLock that waits, in the kernel's queue, so that it is granted when
 // the holder leaves, also against others who try again and again. When ctx ends
-// it gives up and returns ctx's error; the lock is then not held.
+// it gives up and returns ctx's error; the lock is then not held. The waiting
+// thread is told by a signal (SIGRTMIN+13), whose handler Lock installs: the Go
+// runtime's own handlers make the kernel go on waiting.
 func Lock(ctx context.Context, shm *os.File, off, n int64, exclusive bool) error {
 	if ok, err := TryLock(shm, off, n, exclusive); ok || err != nil {
 		return err
