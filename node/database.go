@@ -62,6 +62,7 @@ type database struct {
 	capture *capture.Capture // guarded by content; set while primary
 	counted counted          // guarded by content
 	lent    sync.WaitGroup   // snapshots in use by the server of pulls
+	fsyncs  rounds           // of the database's own files
 
 	compared bool // what a reboot has left of the file was compared with the table
 

@@ -26,6 +26,7 @@ func (n *Node) Follow(ctx context.Context, t cluster.Term) error {
 		return n.stayFenced(ctx)
 	}
 	n.took(cluster.RoleFollower)
+	n.gate.promise(walstream.Epoch(t.Epoch)) // nothing of an earlier primary any more
 	l := &live{n: n, followings: map[string]*following{}, term: &term{
 		epoch: walstream.Epoch(t.Epoch), line: t.Line, primary: t.Primary,
 		dial: n.pullDialer, sources: func() []string { return n.seedSources(t.Primary) },

@@ -41,10 +41,13 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 		epoch: walstream.Epoch(r.Epoch), publisher: publisher, valid: r.Lease.Valid,
 		register: func(ctx context.Context, db string) error { return n.cluster.AddDatabase(ctx, db, r.Epoch) },
 	}
-	n.reign.Store(current)
-	defer n.reign.Store(nil)
+	current.barrier = newBarrier(current.epoch, n.cluster.Self(), n.cluster.Voters, n.askDurable(current.epoch))
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { n.tellTips(ctx, current.epoch); return nil })
+	current.ctx = ctx
+	n.reign.Store(current)
+	defer current.barrier.calls.Wait()
+	defer n.reign.Store(nil)
+	group.Go(func() error { n.tellTips(ctx, current); return nil })
 	group.Go(func() error { n.flushTables(ctx); return nil })
 	group.Go(func() error { return n.reignAll(ctx, group, current) })
 	if err := group.Wait(); err != nil {

@@ -28,6 +28,8 @@ type reign struct {
 	epoch     walstream.Epoch
 	publisher *stream.Publisher
 	valid     func() bool                                // the lease holds now
+	ctx       context.Context                            // ends with the reign
+	barrier   *barrier                                   // what a majority has on disk
 	handed    atomic.Bool                                // a switchover puts up the fence itself
 	register  func(ctx context.Context, db string) error // a database begins in this reign
 }

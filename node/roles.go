@@ -126,7 +126,13 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 }
 
 // CaughtUp implements [cluster.Data].
-func (n *Node) CaughtUp(id string) bool { return id == n.cluster.Self() || n.tips.caughtUp(id) }
+func (n *Node) CaughtUp(id string) bool {
+	r := n.reign.Load()
+	if r == nil || !r.barrier.holds(id) {
+		return false
+	}
+	return id == n.cluster.Self() || n.tips.caughtUp(id)
+}
 
 // NoPromote implements [cluster.Data].
 func (n *Node) NoPromote() bool { return false }

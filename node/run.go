@@ -17,6 +17,7 @@ import (
 	"github.com/lsnode/lsnode/cluster"
 	"github.com/lsnode/lsnode/cluster/secure"
 	"github.com/lsnode/lsnode/node/api"
+	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/apply"
 	"github.com/lsnode/lsnode/walstream/capture"
 	"github.com/lsnode/lsnode/walstream/stream"
@@ -115,6 +116,7 @@ func (n *Node) enter(ctx context.Context) error {
 	if err := n.countQuarantine(); err != nil {
 		return err
 	}
+	n.gate.promise(walstream.Epoch(n.cluster.Promised())) // what was promised before a restart still is
 	return n.handle()
 }
 
@@ -165,6 +167,7 @@ func (n *Node) handle() error {
 	}
 	n.cluster.RPC().Handle(methodTip, n.heardTip)
 	n.cluster.RPC().Handle(methodReach, n.reach)
+	n.cluster.RPC().Handle(methodDurable, n.answerDurable)
 	n.cluster.Handle(protocolPull, func(conn net.Conn, from string) {
 		if err := pulls.Serve(context.Background(), conn); err != nil {
 			n.log.Debug("serve a pull", "node", from, "error", err)

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"hash/fnv"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +24,9 @@ type tipRequest struct {
 	Epoch     uint64            `json:"epoch"`
 	Digest    uint64            `json:"digest"`
 	Positions map[string]string `json:"positions,omitempty"`
+	// Synced says up to which TXID a majority has each database on disk, where
+	// that is news to the follower.
+	Synced map[string]walstream.TXID `json:"synced,omitempty"`
 }
 
 // tipAnswer says whether the follower stands where the primary does; if not,
@@ -59,6 +61,7 @@ type followerTip struct {
 	behind    bool // its last answer was not "equal": it gets positions next time
 	sent      map[string]walstream.Position
 	positions map[string]walstream.Position
+	synced    map[string]walstream.TXID // that it was told
 }
 
 func newTips() *tips { return &tips{nodes: map[string]*followerTip{}} }
@@ -71,16 +74,21 @@ func (t *tips) caughtUp(id string) bool {
 	return f != nil && f.caughtUp && time.Since(f.at) < 5*tipInterval
 }
 
-// durable returns up to where a follower has a database on disk in an epoch;
-// zero if that is not known.
-func (t *tips) durable(id, name string, epoch walstream.Epoch) walstream.TXID {
+// news returns what of synced a follower was not told yet.
+func (t *tips) news(id string, synced map[string]walstream.TXID) map[string]walstream.TXID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.nodes[id]
-	if f == nil || f.positions[name].Epoch != epoch {
-		return 0
+	if f == nil {
+		return synced
 	}
-	return f.positions[name].TXID
+	fresh := map[string]walstream.TXID{}
+	for name, txid := range synced {
+		if f.synced[name] != txid {
+			fresh[name] = txid
+		}
+	}
+	return fresh
 }
 
 // wantsPositions tells whether a follower's last answer was that it stands
@@ -92,8 +100,9 @@ func (t *tips) wantsPositions(id string) bool {
 	return f == nil || f.behind
 }
 
-// answered takes a follower's answer to a tip that said the given positions.
-func (t *tips) answered(id string, sent map[string]walstream.Position, a tipAnswer, now time.Time) {
+// answered takes a follower's answer to a tip that said the given positions,
+// and returns where the follower has each database on disk.
+func (t *tips) answered(id string, sent map[string]walstream.Position, synced map[string]walstream.TXID, a tipAnswer, now time.Time) map[string]walstream.Position {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.nodes[id]
@@ -114,7 +123,8 @@ func (t *tips) answered(id string, sent map[string]walstream.Position, a tipAnsw
 	for name, pos := range f.sent {
 		f.caughtUp = f.caughtUp && f.positions[name].Compare(pos) >= 0
 	}
-	f.at, f.behind, f.sent = now, !a.Equal, sent
+	f.at, f.behind, f.sent, f.synced = now, !a.Equal, sent, synced
+	return f.positions
 }
 
 // reset forgets what earlier reigns knew.
@@ -125,7 +135,7 @@ func (t *tips) reset() {
 }
 
 // tellTips tells all other nodes where this primary stands, until ctx ends.
-func (n *Node) tellTips(ctx context.Context, epoch walstream.Epoch) {
+func (n *Node) tellTips(ctx context.Context, r *reign) {
 	n.tips.reset()
 	tick := time.NewTicker(tipInterval)
 	defer tick.Stop()
@@ -137,7 +147,8 @@ func (n *Node) tellTips(ctx context.Context, epoch walstream.Epoch) {
 			n.log.Error("the log can't be made durable", "error", err)
 		}
 		positions := n.standing()
-		n.showSynced(positions)
+		r.barrier.has(n.cluster.Self(), positions)
+		n.showSynced(r)
 		sum := digest(positions)
 		for id := range n.cluster.State().Nodes {
 			if _, underWay := busy.LoadOrStore(id, true); id == n.cluster.Self() || underWay {
@@ -145,7 +156,7 @@ func (n *Node) tellTips(ctx context.Context, epoch walstream.Epoch) {
 			}
 			calls.Go(func() {
 				defer busy.Delete(id)
-				n.tellTip(ctx, id, epoch, positions, sum)
+				n.tellTip(ctx, r, id, positions, sum)
 			})
 		}
 		select {
@@ -156,10 +167,11 @@ func (n *Node) tellTips(ctx context.Context, epoch walstream.Epoch) {
 	}
 }
 
-func (n *Node) tellTip(ctx context.Context, id string, epoch walstream.Epoch, positions map[string]walstream.Position, sum uint64) {
+func (n *Node) tellTip(ctx context.Context, r *reign, id string, positions map[string]walstream.Position, sum uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 10*tipInterval)
 	defer cancel()
-	request := tipRequest{Epoch: uint64(epoch), Digest: sum}
+	synced := r.barrier.majority()
+	request := tipRequest{Epoch: uint64(r.epoch), Digest: sum, Synced: n.tips.news(id, synced)}
 	if n.tips.wantsPositions(id) {
 		request.Positions = positionTexts(positions)
 	}
@@ -168,25 +180,15 @@ func (n *Node) tellTip(ctx context.Context, id string, epoch walstream.Epoch, po
 		n.log.Debug("tell where the primary stands", "node", id, "error", err)
 		return
 	}
-	n.tips.answered(id, positions, answer, time.Now())
-	n.showSynced(positions)
+	r.barrier.has(id, n.tips.answered(id, positions, synced, answer, time.Now()))
+	n.showSynced(r)
 }
 
 // showSynced tells how far a majority of the voters has each database on disk.
-func (n *Node) showSynced(own map[string]walstream.Position) {
-	voters := n.cluster.Voters()
-	for name, pos := range own {
-		have := make([]walstream.TXID, 0, len(voters))
-		for _, id := range voters {
-			if id == n.cluster.Self() {
-				have = append(have, pos.TXID)
-			} else {
-				have = append(have, n.tips.durable(id, name, pos.Epoch))
-			}
-		}
-		slices.Sort(have)
-		if d := n.known(name); d != nil && len(have) > 0 {
-			d.progress.setSynced(have[(len(have)-1)/2])
+func (n *Node) showSynced(r *reign) {
+	for name, txid := range r.barrier.majority() {
+		if d := n.known(name); d != nil {
+			d.progress.setSynced(txid)
 		}
 	}
 }
@@ -225,6 +227,16 @@ func (n *Node) heardTip(ctx context.Context, from string, body []byte) (any, err
 	if err := n.txlog.Sync(ctx); err != nil {
 		return nil, err
 	}
+	release, err := n.gate.enter(live.term.epoch) // it counts as an acknowledgement
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	live.each(func(f *following) {
+		if txid, ok := request.Synced[f.d.name]; ok {
+			f.d.progress.setSynced(txid)
+		}
+	})
 	own := n.standing()
 	if digest(own) == request.Digest {
 		live.each(func(f *following) { f.heard(own[f.d.name], now) })

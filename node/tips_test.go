@@ -41,7 +41,7 @@ func TestCaughtUp(t *testing.T) {
 	if tips.caughtUp("n2") || !tips.wantsPositions("n2") {
 		t.Error("before its first answer")
 	}
-	tips.answered("n2", standings{"app": at(1, 5)}, stands(standings{"app": at(1, 5)}), now)
+	tips.answered("n2", standings{"app": at(1, 5)}, nil, stands(standings{"app": at(1, 5)}), now)
 	if tips.caughtUp("n2") {
 		t.Error("after one tip nothing proves that it keeps up")
 	}
@@ -63,7 +63,7 @@ func TestCaughtUp(t *testing.T) {
 	for _, s := range steps {
 		answer := stands(s.stands)
 		answer.Equal = s.equal
-		tips.answered("n2", s.sent, answer, now)
+		tips.answered("n2", s.sent, nil, answer, now)
 		if got := tips.caughtUp("n2"); got != s.caughtUp {
 			t.Errorf("%s: caught up %t", s.what, got)
 		}
@@ -77,39 +77,45 @@ func TestCaughtUpEnds(t *testing.T) {
 	tips := newTips()
 	sent := standings{"app": at(1, 5)}
 	long := time.Now().Add(-10 * tipInterval)
-	tips.answered("n2", sent, tipAnswer{Equal: true}, long)
-	tips.answered("n2", maps.Clone(sent), tipAnswer{Equal: true}, long)
+	tips.answered("n2", sent, nil, tipAnswer{Equal: true}, long)
+	tips.answered("n2", maps.Clone(sent), nil, tipAnswer{Equal: true}, long)
 	if tips.caughtUp("n2") {
 		t.Error("caught up though it has not answered for long")
 	}
-	tips.answered("n2", sent, tipAnswer{Equal: true}, time.Now())
+	tips.answered("n2", sent, nil, tipAnswer{Equal: true}, time.Now())
 	if !tips.caughtUp("n2") {
 		t.Error("not caught up though it answers again")
 	}
 	tips.reset()
-	if tips.caughtUp("n2") || tips.durable("n2", "app", 1) != 0 {
+	if tips.caughtUp("n2") {
 		t.Error("an earlier reign's knowledge was kept")
 	}
 }
 
-func TestDurableOfFollower(t *testing.T) {
+// What an answer says of a follower is what its caller may count on.
+func TestAnswerSaysWhatIsOnDisk(t *testing.T) {
 	tips := newTips()
-	tips.answered("n2", standings{"app": at(3, 9)}, stands(standings{"app": at(3, 7)}), time.Now())
-	if got := tips.durable("n2", "app", 3); got != 7 {
-		t.Errorf("durable up to %s, want 7", got)
+	sent := standings{"app": at(3, 9)}
+	if got := tips.answered("n2", sent, nil, stands(standings{"app": at(3, 7)}), time.Now()); got["app"] != at(3, 7) {
+		t.Errorf("behind: %v", got)
 	}
-	if got := tips.durable("n2", "app", 4); got != 0 {
-		t.Errorf("of another epoch: %s", got)
+	if got := tips.answered("n2", sent, nil, tipAnswer{Equal: true}, time.Now()); got["app"] != at(3, 9) {
+		t.Errorf("equal: %v", got)
 	}
-	if got := tips.durable("n2", "other", 3) + tips.durable("n3", "app", 3); got != 0 {
-		t.Errorf("of what is not known: %s", got)
+	if got := tips.answered("n2", sent, nil, tipAnswer{Positions: map[string]string{"app": "rubbish"}}, time.Now()); len(got) != 0 {
+		t.Errorf("an answer that can't be read: %v", got)
 	}
-	tips.answered("n2", standings{"app": at(3, 9)}, tipAnswer{Equal: true}, time.Now())
-	if got := tips.durable("n2", "app", 3); got != 9 {
-		t.Errorf("equal: durable up to %s, want 9", got)
+}
+
+// A follower is told of a majority's position only what it was not told before.
+func TestNewsOfSynced(t *testing.T) {
+	tips := newTips()
+	all := map[string]walstream.TXID{"a": 1, "b": 2}
+	if got := tips.news("n2", all); len(got) != 2 {
+		t.Errorf("first: %v", got)
 	}
-	tips.answered("n2", standings{"app": at(3, 9)}, tipAnswer{Positions: map[string]string{"app": "rubbish"}}, time.Now())
-	if got := tips.durable("n2", "app", 3); got != 0 {
-		t.Errorf("after an answer that can't be read: %s", got)
+	tips.answered("n2", nil, all, tipAnswer{Equal: true}, time.Now())
+	if got := tips.news("n2", map[string]walstream.TXID{"a": 1, "b": 3}); len(got) != 1 || got["b"] != 3 {
+		t.Errorf("one has moved: %v", got)
 	}
 }

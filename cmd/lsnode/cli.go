@@ -21,6 +21,7 @@ type cli struct {
 	Run        runCmd        `cmd:"" help:"Run a node. With an empty data dir it starts a new cluster of one; with a used one it resumes."`
 	Join       joinCmd       `cmd:"" help:"Join a cluster through any of its nodes, and run."`
 	Status     statusCmd     `cmd:"" help:"Show what a node knows: roles, positions, lag."`
+	Sync       syncCmd       `cmd:"" help:"Wait until all that was committed is durable on a majority, and show the bookmark."`
 	Wait       waitCmd       `cmd:"" help:"Wait until a node shows the commit of a bookmark."`
 	Switchover switchoverCmd `cmd:"" help:"Hand the primary's role to another node. No commit is lost."`
 	Leave      leaveCmd      `cmd:"" help:"Take a node out of its cluster, and stop it."`

@@ -59,7 +59,7 @@ func TestExitStatus(t *testing.T) {
 		{"join --data-dir d --name n1 --peers n2:7400", 0, `"msg":"stopped"`},
 		{"", 2, `expected one of "run", "join", "status"`},
 		{"statsu", 2, `unexpected argument statsu, did you mean "status"?`},
-		{"sync app", 2, "unexpected argument sync"},
+		{"restore app", 2, "unexpected argument restore"},
 		{"run extra --data-dir d", 2, "unexpected argument extra"},
 		{"run --data-dri d", 2, `unknown flag --data-dri, did you mean`},
 		{"run --archive file:///a", 2, "unknown flag --archive"},

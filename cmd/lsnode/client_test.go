@@ -58,8 +58,11 @@ func (n *fakeNode) done() []string {
 }
 
 func (n *fakeNode) Switchover(_ context.Context, to string) error { return n.do("switchover " + to) }
-func (n *fakeNode) Leave(context.Context) error                   { return n.do("leave") }
-func (n *fakeNode) Remove(_ context.Context, node string) error   { return n.do("remove " + node) }
+func (n *fakeNode) Sync(_ context.Context, db string) (api.Synced, error) {
+	return api.Synced{Bookmark: "lsb1-x", TXID: "0000000000000007", Nodes: []string{"n1", "n2"}}, n.do("sync " + db)
+}
+func (n *fakeNode) Leave(context.Context) error                 { return n.do("leave") }
+func (n *fakeNode) Remove(_ context.Context, node string) error { return n.do("remove " + node) }
 
 // startNode starts a node of the given token that leaves its data dir as a real
 // one does.

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/lsnode/lsnode/walstream"
 )
@@ -18,6 +20,10 @@ var (
 	ErrLineLost = errors.New("the cluster's history has left the line of that commit")
 	// ErrUnknownDatabase: this node replicates no database of that name. 404.
 	ErrUnknownDatabase = errors.New("no such database")
+	// ErrNotPrimary: only the primary can do it, and this node is another. 421.
+	ErrNotPrimary = errors.New("this node is not the primary")
+	// ErrNotServed: the database is not captured at the moment. 503.
+	ErrNotServed = errors.New("the database is not captured at the moment")
 	// ErrUnknownNode: the cluster has no member of that name. 404.
 	ErrUnknownNode = errors.New("no such node")
 	// ErrRefused: it can't be done as things stand (the target is behind, the
@@ -42,6 +48,12 @@ type Backend interface {
 	// deadline comes first.
 	Wait(ctx context.Context, db string, pos walstream.Position) error
 
+	// Sync returns once everything that was committed to the database before the
+	// call is durable on a majority of the voters. Errors: ErrNotPrimary,
+	// ErrUnknownDatabase, ErrNotServed, or a [*NotSynced] that wraps ctx's error
+	// when its deadline comes first.
+	Sync(ctx context.Context, db string) (Synced, error)
+
 	// Switchover hands the primary's role to the named node, or, if to is
 	// empty, to the one that is best placed. It returns once the new primary is
 	// open for writing. It may be called on any node. Errors: ErrNoPrimary,
@@ -58,3 +70,31 @@ type Backend interface {
 	// return. Errors: ErrNoPrimary, ErrUnknownNode, ErrRefused, ctx's.
 	Remove(ctx context.Context, node string) error
 }
+
+// Synced is the answer to a sync: up to where the database is durable on a
+// majority, and on which nodes that was known to be so.
+type Synced struct {
+	Bookmark string   `json:"bookmark"`
+	TXID     string   `json:"txid"`
+	Nodes    []string `json:"nodes"`
+}
+
+// NotSynced says that a position is not known to be on a majority.
+type NotSynced struct {
+	Database string
+	Position walstream.Position // that was to be reached
+	Nodes    []string           // that have it
+	Err      error
+}
+
+// Error says which nodes have what.
+func (e *NotSynced) Error() string {
+	have := "no node"
+	if len(e.Nodes) > 0 {
+		have = strings.Join(e.Nodes, ", ")
+	}
+	return fmt.Sprintf("sync %s: transaction %s is not on a majority: %s has it: %v", e.Database, e.Position.TXID, have, e.Err)
+}
+
+// Unwrap returns what kept it from a majority.
+func (e *NotSynced) Unwrap() error { return e.Err }

@@ -68,6 +68,15 @@ func (c *Client) Wait(ctx context.Context, db, bookmark string, timeout time.Dur
 	return reached, err
 }
 
+// Sync returns once everything that was committed to the database before the
+// call is durable on a majority. The node must be the primary. Errors: an
+// [*Error], with code 504 when the timeout comes first.
+func (c *Client) Sync(ctx context.Context, db string, timeout time.Duration) (Synced, error) {
+	var synced Synced
+	err := c.do(ctx, http.MethodPost, "/v1/databases/"+url.PathEscape(db)+"/sync", url.Values{"timeout": {timeout.String()}}, &synced)
+	return synced, err
+}
+
 // Switchover hands the primary's role to the named node, or to the best placed
 // one, and returns once that is open for writing.
 func (c *Client) Switchover(ctx context.Context, to string, timeout time.Duration) (Switched, error) {

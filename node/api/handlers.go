@@ -112,13 +112,11 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if s.waiting.Add(1) > int64(s.cfg.MaxWaits) {
-		s.waiting.Add(-1)
-		w.Header().Set("Retry-After", "1")
-		writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("wait for %s: %d requests wait already", name, s.cfg.MaxWaits))
+	leave, ok := s.enterWait(w, "wait for "+name)
+	if !ok {
 		return
 	}
-	defer s.waiting.Add(-1)
+	defer leave()
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	switch err := s.cfg.Backend.Wait(ctx, name, pos); {
@@ -129,6 +127,39 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeError(w, codeOf(err), err.Error())
 	}
+}
+
+func (s *Server) sync(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	timeout, err := durationParam(r, "timeout", defaultTimeout)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	leave, ok := s.enterWait(w, "sync "+name)
+	if !ok {
+		return
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	synced, err := s.cfg.Backend.Sync(ctx, name)
+	if err != nil {
+		writeError(w, codeOf(err), err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, synced)
+}
+
+// enterWait lets a request wait, unless too many do. leave ends it.
+func (s *Server) enterWait(w http.ResponseWriter, what string) (leave func(), ok bool) {
+	if s.waiting.Add(1) <= int64(s.cfg.MaxWaits) {
+		return func() { s.waiting.Add(-1) }, true
+	}
+	s.waiting.Add(-1)
+	w.Header().Set("Retry-After", "1")
+	writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%s: %d requests wait already", what, s.cfg.MaxWaits))
+	return nil, false
 }
 
 // Switched is the answer to a switchover.

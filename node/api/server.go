@@ -107,6 +107,7 @@ func (s *Server) Handler() http.Handler {
 	read("/replica", s.replica)
 	read("/v1/status", s.status)
 	read("/v1/databases/{name}/wait", s.wait)
+	mux.Handle("/v1/databases/{name}/sync", only(http.HandlerFunc(s.sync), http.MethodPost)) // counts as reading
 	change("/v1/switchover", s.switchover)
 	change("/v1/leave", s.leave)
 	change("/v1/remove", s.remove)
@@ -177,8 +178,10 @@ func writeError(w http.ResponseWriter, code int, text string) {
 // codeOf sorts a backend's error.
 func codeOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNoPrimary):
+	case errors.Is(err, ErrNoPrimary), errors.Is(err, ErrNotServed):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, ErrNotPrimary):
+		return http.StatusMisdirectedRequest
 	case errors.Is(err, ErrLineLost):
 		return http.StatusGone
 	case errors.Is(err, ErrUnknownDatabase), errors.Is(err, ErrUnknownNode):

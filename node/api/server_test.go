@@ -46,6 +46,10 @@ func (b *fakeBackend) do(ctx context.Context, what string) error {
 func (b *fakeBackend) Switchover(ctx context.Context, to string) error {
 	return b.do(ctx, "switchover "+to)
 }
+func (b *fakeBackend) Sync(ctx context.Context, db string) (Synced, error) {
+	err := b.do(ctx, "sync "+db)
+	return Synced{Bookmark: "lsb1-x", TXID: "0000000000000007", Nodes: []string{"n1", "n2"}}, err
+}
 func (b *fakeBackend) Leave(ctx context.Context) error { return b.do(ctx, "leave") }
 func (b *fakeBackend) Remove(ctx context.Context, node string) error {
 	return b.do(ctx, "remove "+node)

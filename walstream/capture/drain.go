@@ -123,3 +123,22 @@ func (c *Capture) holdWritersLocked(ctx context.Context) (*sqlitedb.WriteLock, e
 		}
 	}
 }
+
+// Flush captures everything that was committed before the call and returns the
+// position after it, once the Sink has taken it. It waits for no writer.
+func (c *Capture) Flush(ctx context.Context) (walstream.Position, error) {
+	if err := c.take(ctx); err != nil {
+		return walstream.Position{}, fmt.Errorf("flush %s: %w", c.cfg.Name, err)
+	}
+	defer c.give()
+	_, err := c.stepLocked(ctx)
+	if errors.Is(err, sqlitedb.ErrTornIndex) {
+		if err = c.db.Recover(ctx); err == nil {
+			_, err = c.stepLocked(ctx)
+		}
+	}
+	if err != nil {
+		return walstream.Position{}, fmt.Errorf("flush %s: %w", c.cfg.Name, err)
+	}
+	return c.Position(), nil
+}
