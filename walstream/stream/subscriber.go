@@ -94,8 +94,8 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 // Refused returns how many messages were damaged, did not open or were not ours.
 func (s *Subscriber) Refused() uint64 { return s.refused.Load() }
 
-// Dropped returns how many times messages were dropped because Handle did not
-// keep up. What was dropped shows as a gap.
+// Dropped returns how many messages were dropped because Handle did not keep up.
+// What was dropped shows as a gap.
 func (s *Subscriber) Dropped() uint64 { return s.dropped.Load() }
 
 // Run connects, subscribes, and hands messages to Handle until ctx ends (it
@@ -149,12 +149,12 @@ func (s *Subscriber) receive(ctx context.Context, nc *nats.Conn) error {
 	if s.cfg.Ready != nil {
 		s.cfg.Ready()
 	}
+	counted := 0
 	for {
 		msg, err := sub.NextMsgWithContext(ctx)
+		counted = s.countDropped(sub, counted)
 		switch {
 		case errors.Is(err, nats.ErrSlowConsumer):
-			s.dropped.Add(1)
-			s.cfg.Logger.Warn("live stream is faster than this node: messages dropped")
 			continue
 		case err != nil:
 			return fmt.Errorf("receive live stream: %w: %w", ErrLost, errors.Join(err, nc.LastError()))
@@ -172,6 +172,19 @@ func (s *Subscriber) receive(ctx context.Context, nc *nats.Conn) error {
 			return err
 		}
 	}
+}
+
+// countDropped adds what was dropped since the last call, when it was counted.
+// (That NextMsg returns ErrSlowConsumer is not enough: the client forgets it as
+// soon as a message fits again.)
+func (s *Subscriber) countDropped(sub *nats.Subscription, counted int) int {
+	n, err := sub.Dropped()
+	if err != nil || n == counted {
+		return counted // an error means that the subscription has ended
+	}
+	s.dropped.Add(uint64(n - counted))
+	s.cfg.Logger.Warn("live stream is faster than this node", "dropped", n-counted)
+	return n
 }
 
 // read opens and decodes a message.
