@@ -19,7 +19,11 @@ import (
 func (n *Node) Sync(ctx context.Context, name string) (api.Synced, error) {
 	r := n.reign.Load()
 	if r == nil || n.cluster.Role() != cluster.RolePrimary {
-		return api.Synced{}, fmt.Errorf("sync %s: %w", name, api.ErrNotPrimary)
+		primary := n.cluster.State().Nodes[n.primary()].Name
+		if primary == "" {
+			primary = "not known at the moment"
+		}
+		return api.Synced{}, fmt.Errorf("sync %s: %w: that is %s", name, api.ErrNotPrimary, primary)
 	}
 	d := n.known(name)
 	if d == nil {
