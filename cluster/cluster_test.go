@@ -122,6 +122,20 @@ func (n *node) kill() {
 	n.c = nil
 }
 
+// awaitRemoved waits until the node ends because it is no member any more.
+func (n *node) awaitRemoved() {
+	n.w.t.Helper()
+	select {
+	case err := <-n.done:
+		if !errors.Is(err, cluster.ErrRemoved) {
+			n.w.t.Errorf("%s ended with %v", n.name, err)
+		}
+		n.done <- nil // for kill
+	case <-time.After(generous):
+		n.w.t.Fatalf("%s has not noticed that it was removed", n.name)
+	}
+}
+
 // testWriter sends log lines to the test's log.
 type testWriter struct{ t *testing.T }
 

@@ -65,8 +65,9 @@ func (r *referee) ackedCount(db string) int {
 
 // disk is what survives a node's crash: its logs.
 type disk struct {
-	mu   sync.Mutex
-	logs map[string][]state.Position // by database, in order; guarded by mu
+	mu     sync.Mutex
+	logs   map[string][]state.Position // by database, in order; guarded by mu
+	newest uint64                      // epoch of the newest reign followed; guarded by mu
 }
 
 func newDisk() *disk { return &disk{logs: map[string][]state.Position{}} }
@@ -371,7 +372,16 @@ func (m *memData) push(ctx context.Context, target string) error {
 	return nil
 }
 
-func (m *memData) Follow(ctx context.Context, _ cluster.Term) error {
+// Follow checks that no history is older than one that this disk has seen, in
+// whatever life.
+func (m *memData) Follow(ctx context.Context, term cluster.Term) error {
+	m.disk.mu.Lock()
+	newest := term.Line.Newest()
+	if newest != 0 && newest < m.disk.newest || term.Primary != "" && term.Epoch != newest {
+		m.referee.t.Errorf("%s follows in epoch %d by a history up to %d, and has seen %d", m.c.Name(), term.Epoch, newest, m.disk.newest)
+	}
+	m.disk.newest = max(m.disk.newest, newest)
+	m.disk.mu.Unlock()
 	<-ctx.Done()
 	return nil
 }

@@ -129,8 +129,9 @@ func (c *Cluster) record() state.Node {
 }
 
 // announceLoop tells the leader once what has changed about this node since it
-// was last known. A node at a new address is not found by its leader, so it asks
-// whoever it knows to pass that on.
+// was last known, and again when no leader has been heard of for a while: a node
+// that was removed behind its back finds out in this way. A node at a new address
+// is not found by its leader, so it asks whoever it knows to pass that on.
 func (c *Cluster) announceLoop(ctx context.Context) {
 	var p pause
 	for ctx.Err() == nil {
@@ -138,7 +139,9 @@ func (c *Cluster) announceLoop(ctx context.Context) {
 		err := c.announce(ctx)
 		switch {
 		case err == nil:
-			return
+			p.reset()
+			c.awaitForsaken(ctx)
+			continue
 		case errors.Is(err, ErrRemoved):
 			c.setRemoved()
 			return
@@ -146,6 +149,27 @@ func (c *Cluster) announceLoop(ctx context.Context) {
 			c.logger.Warn("announce this node", "error", err)
 		}
 		p.wait(ctx, changed)
+	}
+}
+
+// awaitForsaken returns when this node has not known a leader for so long that
+// the others would have elected one.
+func (c *Cluster) awaitForsaken(ctx context.Context) {
+	limit := 5*c.config.Timing.Raft + time.Second
+	for ctx.Err() == nil {
+		changed := c.raft.Changed()
+		var forsaken <-chan time.Time // never, as long as there is a leader
+		timer := time.NewTimer(limit)
+		if c.raft.Leader() == "" {
+			forsaken = timer.C
+		}
+		select {
+		case <-forsaken:
+			return
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
 	}
 }
 
@@ -332,7 +356,7 @@ func (c *Cluster) expel(ctx context.Context, r idRequest) (empty, error) {
 	}
 	c.logger.Info("node was removed", "node", n.Name, "id", n.ID)
 	// It may be gone; if not, it finds out when it starts again.
-	tell, cancel := context.WithTimeout(ctx, c.config.Timing.Raft)
+	tell, cancel := context.WithTimeout(ctx, c.config.Timing.Lease)
 	defer cancel()
 	if err := c.CallAddress(tell, atAddress(n), methodRemoved, idRequest{ID: r.ID}, nil); err != nil {
 		c.logger.Debug("tell a node that it was removed", "node", n.Name, "error", err)
