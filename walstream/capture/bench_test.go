@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/capture"
@@ -41,6 +42,39 @@ func BenchmarkRatio(b *testing.B) {
 			b.ReportMetric(median(alone), "alone/s")
 			b.ReportMetric(median(with), "captured/s")
 			b.ReportMetric(median(with)/median(alone), "ratio")
+		})
+	}
+}
+
+// BenchmarkLag measures from a commit on an otherwise idle database to its
+// arrival at the Sink.
+func BenchmarkLag(b *testing.B) {
+	for _, sync := range []string{"NORMAL", "FULL"} {
+		b.Run(sync, func(b *testing.B) {
+			w := newWorld(b, newDatabase(b))
+			w.begin(nil)
+			c, err := w.db.Conn(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := c.Exec("pragma synchronous=" + sync); err != nil {
+				b.Fatal(err)
+			}
+			var lags []float64
+			for b.Loop() {
+				w.oracle.mu.Lock()
+				changed := w.oracle.changed
+				w.oracle.mu.Unlock()
+				time.Sleep(5 * time.Millisecond) // idle is what is measured
+				if err := c.Exec("insert into t(v) values(1)"); err != nil {
+					b.Fatal(err)
+				}
+				start := time.Now()
+				<-changed
+				lags = append(lags, float64(time.Since(start).Microseconds()))
+			}
+			b.ReportMetric(median(lags), "p50-us")
+			b.ReportMetric(lags[len(lags)*99/100], "p99-us")
 		})
 	}
 }

@@ -136,10 +136,11 @@ func (c *Capture) give() { <-c.turn }
 // look is what one step has seen.
 type look struct {
 	header    sqlitefile.IndexHeader
-	idle      bool // there was no reason for a step
-	captured  bool // there were new frames
-	behind    bool // something was committed during the step: look again soon
-	unsettled bool // all is copied, and yet the read is not on lock 0
+	copied    uint32 // frames in the database file, as far as was seen
+	idle      bool   // there was no reason for a step
+	captured  bool   // there were new frames
+	behind    bool   // something was committed during the step: look again soon
+	unsettled bool   // all is copied, and yet the read is not on lock 0
 }
 
 // stepLocked captures what is committed and hands the WAL from the older read
@@ -156,7 +157,7 @@ func (c *Capture) stepLocked(ctx context.Context) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	l := look{header: h, captured: h.Salt != c.at.salt || h.MaxFrame != c.at.frame, behind: !still}
+	l := look{header: h, copied: c.db.Index().Backfill(), captured: h.Salt != c.at.salt || h.MaxFrame != c.at.frame, behind: !still}
 	if err := c.captureLocked(ctx, h); err != nil {
 		return look{}, errors.Join(err, c.hands.drop())
 	}

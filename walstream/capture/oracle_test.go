@@ -218,8 +218,12 @@ func (w *world) settle() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if n == 0 && proven {
-			return
+		h, err := w.db.Header(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if n == 0 && (proven || h.MaxFrame == 0) {
+			return // an empty WAL proves nothing, but there is nothing in it either
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%d commits are not captured (proven: %v)", n, proven)

@@ -175,6 +175,8 @@ func continues(db *sqlitedb.DB, p walstream.Place, h sqlitefile.IndexHeader) err
 		return no("no place in it was logged")
 	case p.Inode != id.Inode || p.BootID == id.BootID && p.Device != id.Device:
 		return no("the database is another file: inode %d, not %d", id.Inode, p.Inode)
+	case at.salt == sqlitefile.Salt{}:
+		return no("the WAL was empty, which it is after every restart of the application")
 	case at.salt != h.Salt:
 		return no("the WAL has restarted: salts %08x, not %08x", h.Salt, at.salt)
 	case at.frame > h.MaxFrame:

@@ -149,7 +149,7 @@ func (c *Capture) lookLocked(ctx context.Context) (look, error) {
 	same := ok && c.hands != nil && c.hands.exact && pointAt(h) == c.at && c.pending == nil
 	if same && (c.hands.grip == gripZero || copied != h.MaxFrame) {
 		// Nothing was committed, and a newer read would be no better.
-		return look{header: h, idle: true}, c.checkFileLocked(h)
+		return look{header: h, copied: copied, idle: true}, c.checkFileLocked(h)
 	}
 	return c.stepLocked(ctx)
 }
@@ -164,31 +164,43 @@ func (c *Capture) pause(l look, p *pace, t *target) (time.Duration, error) {
 	if l.unsettled {
 		wait = min(wait, max(p.soon(latestOther), p.interval/4))
 	}
-	if !l.captured {
-		_, writing, err := sqlitefile.Holder(c.db.Shm(), sqlitefile.LockWrite)
-		if err != nil {
-			return 0, err
-		}
-		if writing {
-			wait = min(wait, p.soon(latestWriter))
+	writing, err := c.busy(sqlitefile.LockWrite, !l.captured)
+	if err != nil {
+		return 0, err
+	}
+	if writing {
+		wait = min(wait, p.soon(latestWriter))
+	}
+	copying, err := c.busy(sqlitefile.LockCheckpoint, l.copied != l.header.MaxFrame || l.captured)
+	if err != nil {
+		return 0, err
+	}
+	if copying {
+		wait = min(wait, max(p.soon(latestOther), p.interval/4))
+	}
+	// Who has let go of a lock since the look has written what it was held for.
+	if h, ok := c.db.Index().Header(); !ok || h != l.header || c.db.Index().Backfill() != l.copied {
+		wait = min(wait, max(p.soon(latestOther), soonest))
+		if l.captured {
+			wait = p.interval
 		}
 	}
-	if copied := c.db.Index().Backfill(); copied != l.header.MaxFrame || l.captured {
-		_, copying, err := sqlitefile.Holder(c.db.Shm(), sqlitefile.LockCheckpoint)
-		if err != nil {
-			return 0, err
-		}
-		if copying {
-			wait = min(wait, max(p.soon(latestOther), p.interval/4))
-		}
+	if t.armed() {
+		return wait, nil
 	}
-	if !t.armed() {
-		wait = min(wait, max(p.lastArm.Add(p.interval).Sub(time.Now()), 0))
-		if p.unwatched {
-			wait = min(p.poll, unwatched)
-		}
+	if p.unwatched {
+		return min(wait, unwatched), nil
 	}
-	return wait, nil
+	return min(wait, max(p.lastArm.Add(p.interval).Sub(time.Now()), 0)), nil
+}
+
+// busy tells whether somebody holds a lock, if that matters.
+func (c *Capture) busy(lock int64, matters bool) (bool, error) {
+	if !matters {
+		return false, nil
+	}
+	_, held, err := sqlitefile.Holder(c.db.Shm(), lock)
+	return held, err
 }
 
 // pace remembers when what was done. It belongs to the loop.

@@ -255,7 +255,7 @@ func writeMark(t *testing.T, w *world, mark byte) {
 		t.Fatal(err)
 	}
 	sqlitefile.SetMark(page, mark)
-	wr := sqlitefile.NewWriter(sqlitefile.Files{Main: w.db.Main(), Wal: w.db.Wal(), Shm: w.db.Shm(), Index: w.db.Index(), PageSize: w.db.PageSize()})
+	wr := newWriter(w)
 	if err := wr.Acquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package sqlitedb
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +51,12 @@ func (db *DB) openMain() error {
 	if db.identity, err = identify(db.main); err != nil {
 		return err
 	}
+	return db.readHeader(st.Size())
+}
+
+// readHeader takes the page size from the header of the file, or says what the
+// file is instead of a database.
+func (db *DB) readHeader(size int64) error {
 	var head [sqlitefile.MinPageSize]byte
 	n, err := db.main.ReadAt(head[:], 0)
 	switch {
@@ -62,7 +67,7 @@ func (db *DB) openMain() error {
 	}
 	h, err := sqlitefile.ParseDBHeader(head[:n])
 	switch {
-	case err != nil && st.Size()%sqlitefile.MinPageSize == 0 && looksRandom(head[:n]):
+	case err != nil && size%sqlitefile.MinPageSize == 0 && looksRandom(head[:n]):
 		return db.refuse(Encrypted, errors.New("its first bytes look random"))
 	case err != nil:
 		return db.refuse(NotDatabase, err)
@@ -185,45 +190,4 @@ func looksRandom(b []byte) bool {
 		}
 	}
 	return len(b) == sqlitefile.MinPageSize && n >= 160
-}
-
-// LockWrite waits until no one writes to the database, and keeps writers out.
-// It is granted in the kernel's queue, also against writers that follow each
-// other without a gap. Several users of one DB get it one after the other.
-func (db *DB) LockWrite(ctx context.Context) (*WriteLock, error) {
-	select {
-	case db.writing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("take the write lock of %s: %w", db.path, context.Cause(ctx))
-	}
-	if err := sqlitefile.Lock(ctx, db.shm, sqlitefile.LockWrite, 1, true); err != nil {
-		<-db.writing
-		return nil, fmt.Errorf("take the write lock of %s: %w", db.path, err)
-	}
-	return &WriteLock{db: db}, nil
-}
-
-// WriteLock is the write lock of a database, held. It is used by one goroutine.
-type WriteLock struct{ db *DB }
-
-// Release lets writers in again. After Release or HandOver it does nothing.
-func (l *WriteLock) Release() error {
-	if l.db == nil {
-		return nil
-	}
-	db := l.db
-	l.db = nil
-	err := sqlitefile.Unlock(db.shm, sqlitefile.LockWrite, 1)
-	<-db.writing
-	return err
-}
-
-// HandOver leaves the lock taken, to another user of [DB.Shm] that has taken it
-// through the same descriptor meanwhile and will give it up.
-func (l *WriteLock) HandOver() {
-	if l.db == nil {
-		return
-	}
-	<-l.db.writing
-	l.db = nil
 }

@@ -33,7 +33,8 @@ type Snapshot struct {
 }
 
 // Snapshot begins a snapshot of the newest commit. It takes the write lock for
-// a moment, unless writeLocked says that the caller holds it.
+// a moment, unless writeLocked says that somebody in this process who shares the
+// DB holds it, and lets no commit happen during the call.
 func (db *DB) Snapshot(ctx context.Context, writeLocked bool) (_ *Snapshot, err error) {
 	defer func() {
 		if err != nil {
