@@ -411,3 +411,20 @@ func TestVersionsAreNegotiated(t *testing.T) {
 		t.Errorf("a client of the future got %v", err)
 	}
 }
+
+func TestLeavingAWalkWhoseContextEnded(t *testing.T) {
+	r := seeded(t)
+	log := newMemLog("db")
+	log.append(t, txn(r, "db", 1, 4096, 1))
+	log.append(t, txn(r, "db", 2, 4096, 1))
+	_, c := serve(t, ServerConfig{Log: log})
+	ctx, cancel := context.WithCancel(soon(t))
+	defer cancel()
+	for _, err := range c.Since(ctx, Since{Database: "db"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		break // a walk that goes on after this panics
+	}
+}
