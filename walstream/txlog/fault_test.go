@@ -17,8 +17,12 @@ import (
 // A full disk: an append fails, nothing of it is seen, and the log goes on once
 // there is room.
 func TestFullDisk(t *testing.T) {
-	for _, pages := range []int{2, 900} {
-		for room := 0; room < pages*pageSize; room += max(pages*pageSize/50, 1) {
+	for _, pages := range []int{2, 600} {
+		steps := 40
+		if pages > 2 || testing.Short() {
+			steps = 9
+		}
+		for room := 0; room < pages*pageSize; room += pages * pageSize / steps {
 			rnd := newRand(t, 1)
 			m := newMemFS(rnd)
 			o := Options{SegmentSize: 5 << 10, fs: m}

@@ -337,9 +337,9 @@ func TestSameHash(t *testing.T) {
 
 // A large transaction is neither written nor read through memory.
 func TestLargeTransactionInLittleMemory(t *testing.T) {
-	const n = 64 << 10 // 64 MiB
+	const n = 24 << 10 // pages: 24 MiB
 	rnd := newRand(t, 1)
-	l := openLog(t, t.TempDir(), Options{SegmentSize: 8 << 20})
+	l := openLog(t, t.TempDir(), Options{SegmentSize: 4 << 20})
 	x := txn(rnd, "a", walstream.Position{}, n)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

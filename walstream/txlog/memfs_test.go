@@ -28,8 +28,10 @@ type memFS struct {
 	crashed   *memFS     // what the planned crash left
 }
 
+// newMemFS makes an empty directory; its own random source is seeded from rnd.
 func newMemFS(rnd *rand.Rand) *memFS {
-	return &memFS{files: map[string]*memFile{}, durable: map[string]*memFile{}, room: -1, rnd: rnd}
+	own := rand.New(rand.NewPCG(rnd.Uint64(), 2))
+	return &memFS{files: map[string]*memFile{}, durable: map[string]*memFile{}, room: -1, rnd: own}
 }
 
 // memFile is a file of a memFS, whose lock guards it.
@@ -195,8 +197,10 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		f.data = append(f.data, make([]byte, need-len(f.data))...)
 	}
 	copy(f.data[off:], b)
-	for i := range b {
-		delete(f.lost, int(off)+i)
+	if len(f.lost) > 0 {
+		for i := range b {
+			delete(f.lost, int(off)+i)
+		}
 	}
 	return len(b), err
 }
