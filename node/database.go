@@ -109,7 +109,7 @@ func (d *database) open(ctx context.Context, convert bool) (err error) {
 		return errors.Join(err, table.Close(), file.Close())
 	}
 	d.file, d.table, d.replica = file, table, replica
-	d.compared = replica.Start() != apply.StartRebooted
+	d.compared = !replica.Rebooted()
 	d.startUpkeep()
 	return nil
 }
