@@ -18,9 +18,10 @@
 //     application's file may hold commits that were not captured yet;
 //   - the table of page checksums and the applied position (DATA-DIR/state/NAME)
 //     trail the log and are brought up to it when the database is opened;
-//   - the file "reigned" in the same place says that the application could write
-//     since the file was last known to equal the log. It is made before the
-//     fence is lifted and removed after the file was compared with the log.
+//   - the file "doubt" in the same place says that the file may hold what the log
+//     does not: because the application could write ("reigned"; made before the
+//     fence is lifted), or because a repair was cut off ("repairing"). It is
+//     removed after file and log were made equal.
 //
 // Commits that this node has and the cluster has not are kept under
 // DATA-DIR/quarantine as a plain copy of the database before it is repaired.
