@@ -79,7 +79,7 @@ func (d *database) repair(ctx context.Context, authority walstream.Epoch, dial s
 	if err := d.replica.Sync(ctx); err != nil {
 		return err
 	}
-	if err := d.restored(txn); err != nil {
+	if err := d.restored(ctx, txn); err != nil {
 		return err
 	}
 	d.counts.Repairs.Inc()
@@ -126,7 +126,7 @@ func (d *database) createFrom(ctx context.Context, authority walstream.Epoch, tx
 	if err := d.buildCopy(ctx, txn); err != nil {
 		return err
 	}
-	if err := d.restored(txn); err != nil {
+	if err := d.restored(ctx, txn); err != nil {
 		return err
 	}
 	return d.fence(ctx)
@@ -193,11 +193,14 @@ const progressEvery = 5 * time.Second
 // restored lets the log begin anew where the content now is, after that is
 // durable. A crash before finds a copy whose recorded position is not in the
 // log, and it is repaired again.
-func (d *database) restored(txn *walstream.Txn) error {
+func (d *database) restored(ctx context.Context, txn *walstream.Txn) error {
 	base := txn.Header
 	base.Kind, base.Pre, base.Place = walstream.KindBase, walstream.Position{}, walstream.Place{}
 	if err := d.txlog.Base(&base); err != nil {
 		return fmt.Errorf("begin log of %s at %s: %w", d.name, base.Post, err)
+	}
+	if err := d.txlog.Sync(ctx); err != nil {
+		return err
 	}
 	if err := d.clearDoubt(); err != nil {
 		return err
