@@ -44,6 +44,9 @@ func (s *site) counted() counts {
 	}
 }
 
+// delay is the histogram of apply delays.
+func (s *site) delay() prometheus.Metric { return s.d.counts.ApplyDelay.(prometheus.Metric) }
+
 func value(t *testing.T, metric prometheus.Metric) int {
 	t.Helper()
 	var m dto.Metric

@@ -102,13 +102,19 @@ func (s *site) crash() {
 // is called, which leaves the database as SIGKILL does: not fenced.
 func (s *site) reign(epoch walstream.Epoch) (stop func()) {
 	s.t.Helper()
+	return s.reignWhile(epoch, func() bool { return true })
+}
+
+// reignWhile is reign with a lease that holds while valid says so.
+func (s *site) reignWhile(epoch walstream.Epoch, valid func() bool) (stop func()) {
+	s.t.Helper()
 	broker, err := stream.NewBroker(stream.BrokerConfig{})
 	must(s.t, err)
 	publisher, err := broker.Publisher("test")
 	must(s.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &reigning{d: s.d, reign: &reign{
-		epoch: epoch, publisher: publisher, valid: func() bool { return true },
+		epoch: epoch, publisher: publisher, valid: valid,
 		register: func(context.Context, string) error { return nil },
 	}}
 	done := make(chan error, 1)
@@ -165,7 +171,19 @@ func (s *site) dial() stream.Dialer {
 		if err != nil {
 			return nil, err
 		}
-		ours, theirs := net.Pipe()
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()
+		ours, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := listener.Accept()
+		if err != nil {
+			return nil, errors.Join(err, ours.Close())
+		}
 		go func() { _ = server.Serve(context.WithoutCancel(ctx), theirs) }() // ends with the connection
 		return ours, nil
 	}
