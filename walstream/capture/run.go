@@ -85,7 +85,7 @@ func (c *Capture) loop(ctx context.Context, t *target) error {
 			p.told()
 			// Under load no more often than once in an interval.
 			if l.captured {
-				timer.Reset(p.lastLook.Add(c.cfg.Interval).Sub(time.Now()))
+				timer.Reset(time.Until(p.lastLook.Add(c.cfg.Interval)))
 				select {
 				case <-ctx.Done():
 					return context.Cause(ctx)
@@ -191,7 +191,7 @@ func (c *Capture) pause(l look, p *pace, t *target) (time.Duration, error) {
 	if p.unwatched {
 		return min(wait, unwatched), nil
 	}
-	return min(wait, max(p.lastArm.Add(p.interval).Sub(time.Now()), 0)), nil
+	return min(wait, max(time.Until(p.lastArm.Add(p.interval)), 0)), nil
 }
 
 // busy tells whether somebody holds a lock, if that matters.

@@ -282,9 +282,8 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, proven, err := capture.Uncaptured(t.Context(), w.db, w.c.Place())
-		if n != 0 || !proven || err != nil {
-			t.Errorf("%d commits were not captured (proven %v, %v)", n, proven, err)
+		if n := w.behind(); n != 0 {
+			t.Errorf("%d commits were not captured (-1: not proven)", n)
 		}
 		if w.c.Position() != w.oracle.position() {
 			t.Errorf("at %s, the sink is at %s", w.c.Position(), w.oracle.position())

@@ -20,10 +20,12 @@ const watchMask = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_
 // Watcher tells many captures about changes of their files, through one inotify
 // descriptor. Its methods may be called by several goroutines.
 type Watcher struct {
-	f *os.File
+	f  *os.File // for reading
+	fd int      // the same; f.Fd would make it blocking
 
 	mu struct {
 		sync.Mutex
+		closed  bool
 		watches map[int32]*watch // armed, by the kernel's number
 	}
 }
@@ -52,17 +54,21 @@ func NewWatcher() (*Watcher, error) {
 		return nil, fmt.Errorf("open inotify: %w", err)
 	}
 	// Not blocking, so that the runtime polls it and Close ends a Read.
-	w := &Watcher{f: os.NewFile(uintptr(fd), "inotify")}
+	w := &Watcher{f: os.NewFile(uintptr(fd), "inotify"), fd: fd}
 	w.mu.watches = map[int32]*watch{}
 	return w, nil
 }
 
 // Close ends Run and all watches. A second Close does nothing.
 func (w *Watcher) Close() error {
-	if err := w.f.Close(); !errors.Is(err, os.ErrClosed) {
-		return err
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.closed {
+		return nil
 	}
-	return nil
+	w.mu.closed = true
+	clear(w.mu.watches)
+	return w.f.Close()
 }
 
 // Run hands on notifications until ctx ends or the Watcher is closed: then it
@@ -147,12 +153,15 @@ func (t *target) wake() {
 func (t *target) arm() error {
 	t.w.mu.Lock()
 	defer t.w.mu.Unlock()
+	if t.w.mu.closed {
+		return fmt.Errorf("watch %s: %w", t.files[1].path, os.ErrClosed)
+	}
 	for i := range t.files {
 		file := &t.files[i]
 		if file.armed {
 			continue
 		}
-		wd, err := unix.InotifyAddWatch(int(t.w.f.Fd()), file.path, watchMask)
+		wd, err := unix.InotifyAddWatch(t.w.fd, file.path, watchMask)
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", file.path, err)
 		}
@@ -184,12 +193,12 @@ func (t *target) disarm() {
 	defer t.w.mu.Unlock()
 	for i := range t.files {
 		file := &t.files[i]
-		if !file.armed {
+		if !file.armed || t.w.mu.closed {
 			continue
 		}
 		file.armed = false
 		delete(t.w.mu.watches, file.wd)
 		// It may have fired at this moment, which removes it as well.
-		_, _ = unix.InotifyRmWatch(int(t.w.f.Fd()), uint32(file.wd))
+		_, _ = unix.InotifyRmWatch(t.w.fd, uint32(file.wd))
 	}
 }

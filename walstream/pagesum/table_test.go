@@ -153,6 +153,7 @@ func torn(rnd *rand.Rand, before, after []byte) []byte {
 		copy(b[off:end], after[off:end])
 	}
 	if all && rnd.Intn(2) == 0 {
+		b = append(b, make([]byte, max(2*block-len(b), 0))...)
 		copy(b, after[:2*block])
 	}
 	return b
