@@ -20,7 +20,7 @@ func TestDatabasesThatAppearLater(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, 2*time.Minute, testcluster.Options{})
+	w := newWorld(t, 2*time.Minute, testcluster.Options{Nonvoters: true})
 	first, follower := w.Nodes[0], w.Nodes[1]
 	first.Args = append(first.Args, "--db-dir", dir)
 	w.must(w.Start(w.ctx))

@@ -18,8 +18,8 @@ func (w *world) takeover(banks map[*testcluster.Node]*app.Child, old *testcluste
 	w.t.Helper()
 	for {
 		for n, bank := range banks {
-			if first := bank.Last().First; n != old && first > since {
-				return n, time.Duration(first - since)
+			if last := bank.Last(); n != old && last.Last > since {
+				return n, max(0, time.Duration(last.First-since))
 			}
 		}
 		select {

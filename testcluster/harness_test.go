@@ -49,6 +49,10 @@ func pick(short, inLong int) int {
 	return short
 }
 
+// calm is for tests of voters that are not about elections: a busy machine then
+// doesn't make one happen.
+var calm = []string{"--timing", "wan"}
+
 // world is a cluster under test, its applications, and what they recorded.
 type world struct {
 	*testcluster.Cluster

@@ -15,7 +15,7 @@ import (
 
 // Nodes join while several writers are at work, and both sides get every commit.
 func TestJoinUnderLoad(t *testing.T) {
-	w := newWorld(t, 3*time.Minute, testcluster.Options{})
+	w := newWorld(t, 3*time.Minute, testcluster.Options{Args: calm})
 	first := w.Nodes[0]
 	w.must(w.StartNode(first))
 	_, err := first.WaitFor(w.ctx, "a primary", testcluster.IsPrimary)
@@ -54,7 +54,7 @@ func TestAwayLongerThanTheLog(t *testing.T) {
 		t.Skip("lsnode has no flag that bounds its log")
 	}
 	size := int64(pick(4, 64)) << 20
-	w := started(t, time.Duration(pick(1, 10))*time.Minute, testcluster.Options{Args: []string{"--log-bytes", fmt.Sprint(size)}})
+	w := started(t, time.Duration(pick(1, 10))*time.Minute, testcluster.Options{Nonvoters: true, Args: []string{"--log-bytes", fmt.Sprint(size)}})
 	w.settled(10)
 	away := w.Nodes[2]
 	away.Kill()
@@ -72,7 +72,7 @@ func TestAwayLongerThanTheLog(t *testing.T) {
 
 // A node whose disk was emptied joins as a new one under its old name.
 func TestEmptiedNodeJoinsAnew(t *testing.T) {
-	w := started(t, 3*time.Minute, testcluster.Options{})
+	w := started(t, 3*time.Minute, testcluster.Options{Args: calm})
 	bank := w.writer(w.Nodes[0], "bank", "--rate", "200")
 	for _, n := range []*testcluster.Node{w.Nodes[2], w.Nodes[1]} {
 		before, err := n.Status(w.ctx)
@@ -135,7 +135,7 @@ func TestFencedCopyStartsNoCluster(t *testing.T) {
 // A follower is killed at random instants while it applies. Its readers notice
 // nothing, and it always gets back to where the others are.
 func TestFollowerKilledWhileApplying(t *testing.T) {
-	w := started(t, time.Duration(pick(3, 20))*time.Minute, testcluster.Options{})
+	w := started(t, time.Duration(pick(3, 20))*time.Minute, testcluster.Options{Nonvoters: true})
 	w.settled(3)
 	first, follower := w.Nodes[0], w.Nodes[2]
 	readers := []*app.Child{w.app(follower, "reader", "--fresh", "3"), w.app(follower, "reader", "--client", "python", "--fresh", "0")}

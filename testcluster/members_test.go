@@ -13,7 +13,7 @@ import (
 // Nodes leave and are removed, their copies stay fenced until they are
 // released; the rest goes on.
 func TestLeaveRemoveRelease(t *testing.T) {
-	w := started(t, 2*time.Minute, testcluster.Options{Size: 4})
+	w := started(t, 2*time.Minute, testcluster.Options{Size: 4, Args: calm})
 	first, leaving, dead := w.Nodes[0], w.Nodes[2], w.Nodes[3]
 	bank := w.writer(first, "bank", "--rate", "200")
 
@@ -78,7 +78,7 @@ func TestDataDirIsLocked(t *testing.T) {
 
 // A node that comes back under another address is found there.
 func TestAddressChanges(t *testing.T) {
-	w := started(t, 2*time.Minute, testcluster.Options{})
+	w := started(t, 2*time.Minute, testcluster.Options{Args: calm})
 	bank := w.writer(w.Nodes[0], "bank", "--rate", "200")
 	moved := w.Nodes[1]
 	w.must(moved.Terminate(20 * time.Second))
@@ -99,7 +99,7 @@ func TestAddressChanges(t *testing.T) {
 
 // An application reads its own write on another node by the bookmark.
 func TestWaitForBookmark(t *testing.T) {
-	w := started(t, time.Minute, testcluster.Options{})
+	w := started(t, time.Minute, testcluster.Options{Nonvoters: true})
 	w.settled(5)
 	for range 5 {
 		_, err := w.writer(w.Nodes[0], "bank", "--count", "1").Wait()

@@ -31,7 +31,7 @@ func TestExternalNATS(t *testing.T) {
 	}
 	nats := start()
 	defer func() { nats.Shutdown() }()
-	w := started(t, 2*time.Minute, testcluster.Options{Args: []string{"--nats", nats.ClientURL()}})
+	w := started(t, 2*time.Minute, testcluster.Options{Nonvoters: true, Args: []string{"--nats", nats.ClientURL()}})
 	bank := w.writer(w.Nodes[0], "bank", "--rate", "200")
 	mixed := w.writer(w.Nodes[0], "mixed", "--rate", "100", "--blob", fmt.Sprint(2<<20))
 	reader := w.app(w.Nodes[1], "reader")

@@ -14,7 +14,7 @@ import (
 // whole and never go back, whatever is streamed; one that holds a transaction
 // open disturbs nobody, and when it leaves the WAL is short again.
 func TestReadersSeeWholeTransactions(t *testing.T) {
-	w := started(t, time.Duration(pick(3, 30))*time.Minute, testcluster.Options{})
+	w := started(t, time.Duration(pick(3, 30))*time.Minute, testcluster.Options{Nonvoters: true})
 	first, follower, other := w.Nodes[0], w.Nodes[1], w.Nodes[2]
 	w.settled(1)
 

@@ -40,7 +40,7 @@ func unusedAddress(w *world) string {
 // Who doesn't have the token gets nothing, whatever he sends, and the cluster
 // goes on as if he weren't there.
 func TestStrangersGetNothing(t *testing.T) {
-	w := started(t, 3*time.Minute, testcluster.Options{})
+	w := started(t, 3*time.Minute, testcluster.Options{Args: calm})
 	first := w.Nodes[0]
 	bank := w.writer(first, "bank", "--rate", "200")
 	reader := w.app(w.Nodes[1], "reader")

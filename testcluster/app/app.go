@@ -60,7 +60,6 @@ type run struct {
 	oracle    string
 	rate      float64
 	count     int64
-	accounts  int64
 	sync      string
 	autockpt  int
 	reopen    bool
