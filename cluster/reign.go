@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	errLeadershipLost = errors.New("Raft leadership was lost")
+	errLeadershipLost = errors.New("leadership of Raft was lost")
 	errSwitchedOver   = errors.New("switched over")
 	errResigned       = errors.New("the databases resigned")
 )

@@ -84,6 +84,16 @@ func (p Position) String() string {
 	return p.Epoch.String() + "/" + p.TXID.String() + "/" + p.Checksum.String()
 }
 
+// MarshalText returns [Position.String], so that logs and JSON show it as people
+// read it.
+func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is the inverse of [Position.MarshalText].
+func (p *Position) UnmarshalText(text []byte) (err error) {
+	*p, err = ParsePosition(string(text))
+	return err
+}
+
 // ParsePosition is the inverse of [Position.String].
 func ParsePosition(s string) (Position, error) {
 	parts := strings.Split(s, "/")

@@ -87,15 +87,12 @@ func (db *DB) openSQLite(convert bool) error {
 	}
 	db.mu.conns[c] = struct{}{}
 	db.mu.keeper = c
-	mode, err := c.text("PRAGMA journal_mode")
-	if err != nil {
-		return db.refuseSQLite(err)
-	}
-	// Reading the mode alone does not look at the file's content.
+	// Asking for the mode alone does not look at the file's content.
 	if err := c.Exec("PRAGMA schema_version"); err != nil {
 		return db.refuseSQLite(err)
 	}
-	if mode, err = c.text("PRAGMA journal_mode"); err != nil {
+	mode, err := c.text("PRAGMA journal_mode")
+	if err != nil {
 		return db.refuseSQLite(err)
 	}
 	if mode == "wal" {

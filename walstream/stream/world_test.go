@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/superfly/ltx"
-
 	"github.com/lsnode/lsnode/walstream"
 )
 
@@ -147,10 +145,6 @@ func page(r *mathrand.Rand, size uint32) []byte {
 		b[i] = byte(r.Uint32())
 	}
 	return b
-}
-
-func sumOf(no uint32, data []byte) walstream.Checksum {
-	return walstream.Checksum(ltx.ChecksumPage(no, data))
 }
 
 // records encodes a transaction.

@@ -193,13 +193,6 @@ func (l *Log) changedLocked(db string) {
 
 func (l *Log) tailLocked() *segment { return l.mu.segs[len(l.mu.segs)-1] }
 
-// usable returns why nothing can be appended, or nil.
-func (l *Log) usable() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.failed
-}
-
 // fail makes the log refuse everything that writes.
 func (l *Log) fail(err error) error {
 	l.mu.Lock()
