@@ -105,9 +105,11 @@ func (c *Capture) Stats() Stats {
 	return s
 }
 
-// Close lets go of the WAL. No other method may run at the same time, and only
-// Position, Place and Stats after it.
+// Close lets go of the WAL. Run must have returned; whoever else has the turn is
+// waited for. What needs the WAL returns [ErrNotResumed] from then on.
 func (c *Capture) Close() error {
+	c.turn <- struct{}{}
+	defer c.give()
 	var errs []error
 	if c.ckpt != nil {
 		errs = append(errs, c.ckpt.close())
