@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"time"
 
 	"github.com/lsnode/lsnode/cluster/secure"
 )
@@ -38,6 +39,12 @@ type Config struct {
 	Nonvoter bool
 	// Priority breaks ties in a promotion: the higher one first. Default 0.
 	Priority int
+	// Lease is told until when this node may write as primary of an epoch, on
+	// CLOCK_BOOTTIME, each time that this changes, in order: the largest Duration
+	// while it is the only voter, also when its reign has ended, since nobody else
+	// can be primary then. A change of voters goes on only once it has returned. It
+	// is called with locks held and must not block. Default none.
+	Lease func(epoch uint64, deadline time.Duration)
 	// Version is the program's, for the others to show. Default none.
 	Version string
 	// Logger gets one line for every change of role, and what goes wrong.

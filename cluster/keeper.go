@@ -23,7 +23,8 @@ type keeper struct {
 	logger *slog.Logger
 	// renew asks one member for a promise; it returns nil if that was given.
 	renew   func(ctx context.Context, node string) error
-	changed notifier // the lease's end moved, or the members changed
+	publish func(epoch uint64, deadline time.Duration) // Config.Lease; nil: nobody is told
+	changed notifier                                   // the lease's end moved, or the members changed
 
 	mu      sync.Mutex
 	holder  *lease.Holder // guarded by mu
@@ -39,6 +40,7 @@ func (k *keeper) setMembers(voters, all []string) {
 	k.mu.Lock()
 	k.holder.SetVoters(voters)
 	k.members = all
+	k.publishLocked()
 	k.mu.Unlock()
 	k.changed.notify()
 }
@@ -108,10 +110,25 @@ func (k *keeper) answered(node string, sent time.Duration) {
 	before := k.holder.Until()
 	k.holder.Answered(node, sent)
 	moved := k.holder.Until() != before
+	if moved {
+		k.publishLocked()
+	}
 	k.mu.Unlock()
 	if moved {
 		k.changed.notify()
 	}
+}
+
+// publishLocked passes the lease's end on.
+func (k *keeper) publishLocked() {
+	if k.publish == nil {
+		return
+	}
+	if k.holder.Sole() {
+		k.publish(k.epoch, lease.Forever)
+		return
+	}
+	k.publish(k.epoch, k.holder.Until())
 }
 
 // fresh tells whether a member has promised lately.
@@ -125,6 +142,7 @@ func (k *keeper) fresh(node string) bool {
 func (k *keeper) resign() {
 	k.mu.Lock()
 	k.holder.Resign()
+	k.publishLocked()
 	k.mu.Unlock()
 	k.changed.notify()
 }

@@ -15,7 +15,8 @@ import (
 const (
 	methodRenew      = "cluster.renew"      // primary to every member
 	methodPosition   = "cluster.position"   // candidate to every voter
-	methodFenced     = "cluster.fenced"     // former primary to every voter
+	methodFenced     = "cluster.fenced"     // former primary, or its guard, to every voter
+	methodCampaign   = "cluster.campaign"   // a dead primary's guard to one voter
 	methodJoin       = "cluster.join"       // the rest: to the leader, passed on by others
 	methodAnnounce   = "cluster.announce"   //
 	methodRemove     = "cluster.remove"     //
@@ -76,9 +77,11 @@ func (c *Cluster) handleMethods() {
 		}
 		return positionAnswer{Answer: answer}, err
 	}))
-	c.server.Handle(methodFenced, method(func(_ context.Context, _ string, r fencedRequest) (empty, error) {
-		c.voter.fenced(r.Epoch)
-		return empty{}, nil
+	c.server.Handle(methodFenced, method(func(_ context.Context, _ string, r fencedRequest) (fencedAnswer, error) {
+		return c.answerFenced(r.Epoch), nil
+	}))
+	c.server.Handle(methodCampaign, method(func(ctx context.Context, from string, _ empty) (empty, error) {
+		return empty{}, c.campaign(ctx, from)
 	}))
 	c.server.Handle(methodPing, method(func(context.Context, string, empty) (empty, error) { return empty{}, nil }))
 	c.server.Handle(methodRemoved, method(func(_ context.Context, _ string, r idRequest) (empty, error) {

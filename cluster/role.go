@@ -165,6 +165,7 @@ func (c *Cluster) lead(ctx context.Context, data Data) error {
 	}
 	r := &reign{c: c, data: data, epoch: d.epoch, switches: make(chan *switchRequest)}
 	r.keeper = newKeeper(d.epoch, c.Self(), c.config.Timing.Timing, c.logger, c.renew(d.epoch))
+	r.keeper.publish = c.config.Lease
 	return c.reignFrom(ctx, d, r, targets, began)
 }
 

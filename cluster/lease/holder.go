@@ -50,6 +50,10 @@ func (h *Holder) Fresh(node string, now time.Duration) bool {
 // Resign ends the lease for good.
 func (h *Holder) Resign() { h.over = true }
 
+// Sole tells whether the node is the only voter: then nobody else can be
+// primary, whatever becomes of its own reign.
+func (h *Holder) Sole() bool { return len(h.voters) == 1 && h.voters[0] == h.self }
+
 // Until returns when the lease ends: Lease − Margin after the send time of the
 // last renewal that a majority answered; [Forever] for a sole voter; zero if there
 // is none.
