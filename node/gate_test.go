@@ -12,7 +12,7 @@ import (
 // soon is a generous limit for what has to happen, briefly a time in which what
 // must not happen would have.
 const (
-	soon    = 20 * time.Second
+	soon    = time.Minute
 	briefly = 50 * time.Millisecond
 )
 

@@ -60,7 +60,7 @@ func start(t *testing.T, cfg Config) *running {
 
 func (r *running) until(what string, is func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(soon); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(soon); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			r.t.Fatalf("%s: not within %s\n%s", what, soon, r.get("/v1/status"))
 		}
