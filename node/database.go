@@ -35,7 +35,7 @@ type shared struct {
 	log        *slog.Logger
 	txlog      *txlog.Log
 	gate       *gate
-	quarantine quarantine
+	quarantine Quarantine
 	node       string // this node's name
 	watcher    *capture.Watcher
 	create     apply.CreateOptions

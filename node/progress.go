@@ -94,10 +94,10 @@ func (p *progress) setWAL(bytes int64) {
 	p.wal = bytes
 }
 
-func (p *progress) addKept(commits int) {
+func (p *progress) setKept(commits int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kept += commits
+	p.kept = commits
 }
 
 // position returns what readers see and a channel that is closed when that

@@ -75,8 +75,7 @@ func TestProgressStatus(t *testing.T) {
 	p.show(at(2, 0x1f))
 	p.setSynced(0x1e)
 	p.setWAL(4152)
-	p.addKept(2)
-	p.addKept(1)
+	p.setKept(3)
 	want := api.Database{
 		Name: "app", Path: "/p", State: api.StateRefused, Error: "why", Epoch: 2, TXID: "000000000000001f",
 		Checksum: at(2, 0x1f).Checksum.String(), Bookmark: at(2, 0x1f).Bookmark(), SyncedTXID: "000000000000001e", WALBytes: 4152, Quarantined: 3,

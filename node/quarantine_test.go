@@ -41,13 +41,13 @@ func database4K(t *testing.T) pagesOf {
 	return p
 }
 
-func entryAt(database string, found time.Time) quarantined {
-	return quarantined{Database: database, Node: "n1", From: "a", To: "b", Logged: 2, Uncaptured: 1, Exact: true, Found: found}
+func entryAt(database string, found time.Time) Kept {
+	return Kept{Database: database, Node: "n1", From: "a", To: "b", Logged: 2, Uncaptured: 1, Exact: true, Found: found}
 }
 
 func TestQuarantineKeeps(t *testing.T) {
-	q := quarantine{dir: filepath.Join(t.TempDir(), "quarantine")}
-	if entries, err := q.list(); err != nil || len(entries) != 0 {
+	q := Quarantine{dir: filepath.Join(t.TempDir(), "quarantine")}
+	if entries, err := q.List(); err != nil || len(entries) != 0 {
 		t.Fatalf("before anything: %v, %v", entries, err)
 	}
 	now := time.Now()
@@ -57,12 +57,12 @@ func TestQuarantineKeeps(t *testing.T) {
 	must(t, err)
 	_, err = q.keep(entryAt("other", now), database4K(t), 4096)
 	must(t, err)
-	entries, err := quarantine{dir: q.dir}.list()
+	entries, err := Quarantine{dir: q.dir}.List()
 	must(t, err)
 	if len(entries) != 3 || entries[0].Database != "app" || entries[1].Database != "other" || entries[2].Database != "app" {
 		t.Fatalf("listed %+v", entries)
 	}
-	if e := entries[0]; e.commits() != 3 || !e.Exact || e.From != "a" || e.To != "b" || e.Node != "n1" || !e.Found.Equal(now) {
+	if e := entries[0]; e.Commits() != 3 || !e.Exact || e.From != "a" || e.To != "b" || e.Node != "n1" || !e.Found.Equal(now) {
 		t.Errorf("entry %+v", e)
 	}
 	// The copy is an ordinary database, readable where nothing can be written.
@@ -78,7 +78,7 @@ func TestQuarantineKeeps(t *testing.T) {
 // What a crash, or a full disk, has cut off is never listed, and stands in the
 // way of nothing.
 func TestPartialEntryIsNotListed(t *testing.T) {
-	q := quarantine{dir: filepath.Join(t.TempDir(), "quarantine")}
+	q := Quarantine{dir: filepath.Join(t.TempDir(), "quarantine")}
 	broken := database4K(t)
 	broken.err = errors.New("disk on fire")
 	now := time.Now()
@@ -93,23 +93,23 @@ func TestPartialEntryIsNotListed(t *testing.T) {
 	must(t, os.MkdirAll(partial, 0o700))
 	must(t, writeSynced(filepath.Join(partial, "app.db"), []byte("half")))
 	must(t, writeSynced(filepath.Join(partial, "entry.json"), []byte(`{"version":1,"database":"app"}`)))
-	if entries, err := q.list(); err != nil || len(entries) != 0 {
+	if entries, err := q.List(); err != nil || len(entries) != 0 {
 		t.Errorf("listed %+v, %v", entries, err)
 	}
 	if _, err := q.keep(entryAt("app", now), database4K(t), 4096); err != nil {
 		t.Errorf("the next one: %v", err)
 	}
-	if entries, err := q.list(); err != nil || len(entries) != 1 {
+	if entries, err := q.List(); err != nil || len(entries) != 1 {
 		t.Errorf("listed %+v, %v", entries, err)
 	}
 }
 
 func TestQuarantineOfAnotherVersion(t *testing.T) {
-	q := quarantine{dir: t.TempDir()}
+	q := Quarantine{dir: t.TempDir()}
 	dir := filepath.Join(q.dir, "20260101T000000.000000000-app")
 	must(t, os.Mkdir(dir, 0o700))
 	must(t, writeSynced(filepath.Join(dir, "entry.json"), []byte(`{"version":2}`)))
-	if _, err := q.list(); err == nil || !strings.Contains(err.Error(), filepath.Base(dir)) {
+	if _, err := q.List(); err == nil || !strings.Contains(err.Error(), filepath.Base(dir)) {
 		t.Errorf("listed with %v", err)
 	}
 }

@@ -169,7 +169,7 @@ func TestPageSizeChanges(t *testing.T) {
 	if out := newApplication(t, s.path).run("INSERT INTO t VALUES(5);"); !strings.Contains(out, "readonly") {
 		t.Errorf("a write to the new copy: %q", out)
 	}
-	if entries, err := s.d.quarantine.list(); err != nil || len(entries) != 0 {
+	if entries, err := s.d.quarantine.List(); err != nil || len(entries) != 0 {
 		t.Errorf("kept %+v, %v", entries, err)
 	}
 }

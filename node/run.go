@@ -83,7 +83,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.quarantine = quarantine{dir: filepath.Join(cfg.DataDir, "quarantine")}
+	n.quarantine = QuarantineOf(cfg.DataDir)
 	if n.registry, err = openRegistry(cfg); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (n *Node) enter(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := n.countQuarantine(); err != nil {
+	if err := n.knowKept(); err != nil {
 		return err
 	}
 	n.gate.promise(walstream.Epoch(n.cluster.Promised())) // what was promised before a restart still is
@@ -143,20 +143,6 @@ func (n *Node) openSealer() (err error) {
 	copy(key.Secret[:], token.SealingKey())
 	n.sealer, err = stream.NewSealer(n.cluster.ID(), key)
 	return err
-}
-
-// countQuarantine tells each database how many of its commits are kept.
-func (n *Node) countQuarantine() error {
-	entries, err := n.quarantine.list()
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if d, err := n.database(e.Database); err == nil {
-			d.progress.addKept(int(e.commits()))
-		}
-	}
-	return nil
 }
 
 // handle answers what other nodes ask on the data path.
@@ -202,6 +188,7 @@ func (n *Node) serve(ctx context.Context) error {
 	group.Go(func() error { return server.Run(life, listener) })
 	group.Go(func() error { return n.watcher.Run(life) })
 	group.Go(func() error { return n.upkeep(life) })
+	group.Go(func() error { return n.watchKept(life) })
 	if n.cfg.DBDir != "" {
 		group.Go(func() error { return n.watchDatabases(life) })
 	}

@@ -131,18 +131,21 @@ func (d *database) giveUp(ctx context.Context, cut, last walstream.Position, fou
 		return err
 	}
 	defer snapshot.Close()
-	entry := quarantined{
-		Database: d.name, Node: d.node, From: cut.String(), To: last.String(),
+	entry := Kept{
+		Database: d.name, Node: d.node, Path: d.path, Epoch: uint64(last.Epoch), From: cut.String(), To: last.String(),
 		Logged: logged(cut, last), Uncaptured: found.commits, Exact: found.exact, Found: time.Now(),
+	}
+	if err := d.date(&entry, cut); err != nil {
+		return err
 	}
 	path, err := d.quarantine.keep(entry, snapshot, d.file.PageSize())
 	if err != nil {
 		return err
 	}
-	d.progress.addKept(int(entry.commits()))
-	d.counts.Quarantined.Add(float64(entry.commits()))
+	d.showKept()
+	d.counts.Quarantined.Add(float64(entry.Commits()))
 	d.log.Warn("kept commits that the cluster has not in quarantine",
-		"database", d.name, "commits", entry.commits(), "exact", entry.Exact, "from", entry.From, "to", entry.To, "path", path)
+		"database", d.name, "id", entry.ID, "commits", entry.Commits(), "exact", entry.Exact, "from", entry.From, "to", entry.To, "path", path)
 	if err := d.setDoubt(repairing); err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestDeposedPrimaryKeepsItsTail(t *testing.T) {
 		t.Error("a file with other commits than the cluster's needs no repair")
 	}
 	entry, copied := s.kept()
-	if entry.Logged != 1 || entry.Uncaptured != 2 || !entry.Exact || entry.commits() != 3 || entry.Database != "app" || entry.Node != "n1" {
+	if entry.Logged != 1 || entry.Uncaptured != 2 || !entry.Exact || entry.Commits() != 3 || entry.Database != "app" || entry.Node != "n1" {
 		t.Errorf("kept %+v", entry)
 	}
 	if entry.From != s.at(3).String() || !strings.HasPrefix(entry.To, "0000000000000001/0000000000000004/") {
@@ -123,7 +123,7 @@ func TestLogIsCutAfterACrash(t *testing.T) {
 	if last := s.d.txlog.Last("app"); last.TXID != 2 {
 		t.Errorf("the log stands at %s", last)
 	}
-	if entries, err := s.d.quarantine.list(); err != nil || len(entries) != 0 {
+	if entries, err := s.d.quarantine.List(); err != nil || len(entries) != 0 {
 		t.Errorf("kept %+v, %v", entries, err)
 	}
 }
@@ -166,7 +166,7 @@ func TestNothingIsKeptWithoutNeed(t *testing.T) {
 			if err != nil || repair {
 				t.Errorf("repair %t, %v", repair, err)
 			}
-			if entries, err := s.d.quarantine.list(); err != nil || len(entries) != 0 {
+			if entries, err := s.d.quarantine.List(); err != nil || len(entries) != 0 {
 				t.Errorf("kept %+v, %v", entries, err)
 			}
 			s.wantDoubt(noDoubt)
@@ -195,7 +195,7 @@ func TestCommitsStayForTheNextReign(t *testing.T) {
 	if end.Epoch != 2 || end.TXID != 6 {
 		t.Errorf("the log stands at %s", end)
 	}
-	if entries, err := s.d.quarantine.list(); err != nil || len(entries) != 0 {
+	if entries, err := s.d.quarantine.List(); err != nil || len(entries) != 0 {
 		t.Errorf("kept %+v, %v", entries, err)
 	}
 	wantRows(t, s.path, "1 2 3 4 5")
@@ -287,7 +287,7 @@ func TestTableIsLost(t *testing.T) {
 	if got, want := s.d.table.Checksum(), s.d.replica.Applied().Checksum; got != want {
 		t.Errorf("the table says %s, the copy is at %s", got, want)
 	}
-	if entries, err := s.d.quarantine.list(); err != nil || len(entries) != 0 {
+	if entries, err := s.d.quarantine.List(); err != nil || len(entries) != 0 {
 		t.Errorf("kept %+v, %v", entries, err)
 	}
 }

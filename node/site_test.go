@@ -64,7 +64,7 @@ func (s *site) open() {
 	s.d = &database{
 		shared: &shared{
 			log: quiet, txlog: log, gate: newGate(), node: "n1", watcher: watcher,
-			quarantine: quarantine{dir: filepath.Join(s.dir, "quarantine")},
+			quarantine: QuarantineOf(s.dir),
 		},
 		name: "app", path: s.path, dir: filepath.Join(s.dir, "state", "app"), progress: newProgress(), counts: m.Database("app"),
 	}
@@ -233,9 +233,9 @@ func (s *site) shown(goal walstream.Position) {
 }
 
 // kept returns the only entry of the quarantine, and the copy's path.
-func (s *site) kept() (quarantined, string) {
+func (s *site) kept() (Kept, string) {
 	s.t.Helper()
-	entries, err := s.d.quarantine.list()
+	entries, err := s.d.quarantine.List()
 	must(s.t, err)
 	if len(entries) != 1 {
 		s.t.Fatalf("%d entries in quarantine, want 1: %+v", len(entries), entries)
