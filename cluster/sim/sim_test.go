@@ -1,16 +1,17 @@
 package sim
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
 )
 
-// schedules is how many are tried: enough to find each rule's absence many times
-// over. LSNODE_LONG=1 tries fifty times as many.
+// schedules is how many are tried. LSNODE_LONG=1 tries more than a hundred
+// thousand.
 func schedules(short int) int {
 	if os.Getenv("LSNODE_LONG") == "1" {
-		return 50 * short
+		return 35 * short
 	}
 	return short
 }
@@ -20,45 +21,61 @@ const length = 10 * time.Second
 // TestNoViolation: whatever the schedule, nothing forbidden happens, and a good
 // deal of what is wanted does.
 func TestNoViolation(t *testing.T) {
-	for _, size := range []int{3, 5} {
-		reigns, acked := 0, 0
-		n := schedules(1000)
-		for seed := range uint64(n) {
-			w := newWorld(seed, size, rules{})
-			if v := w.run(length); v != "" {
-				t.Fatalf("%d nodes, seed %d: %s", size, seed, v)
+	for _, c := range []struct {
+		nodes   int
+		changes bool
+	}{{3, false}, {5, false}, {4, true}, {5, true}} {
+		t.Run(fmt.Sprintf("%d nodes, changes of voters %v", c.nodes, c.changes), func(t *testing.T) {
+			t.Parallel()
+			var total counts
+			n, began := schedules(200), time.Now()
+			for seed := range uint64(n) {
+				w := newWorld(seed, c.nodes, c.changes, rules{})
+				if v := w.run(length); v != "" {
+					t.Fatalf("seed %d: %s", seed, v)
+				}
+				total.add(w.counts)
 			}
-			reigns += w.reigns
-			acked += len(w.acked)
-		}
-		t.Logf("%d nodes: %d schedules, %d reigns, %d acknowledged positions", size, n, reigns, acked)
-		if reigns < n || acked < 10*n {
-			t.Errorf("%d nodes: too little happens for this to mean anything", size)
-		}
+			t.Logf("%d schedules, %.0f/s: %+v", n, float64(n)/time.Since(began).Seconds(), total)
+			if total.reigns < n || total.acked < 10*n || c.changes && total.changed < n {
+				t.Error("too little happens for this to mean anything")
+			}
+		})
 	}
 }
 
 // TestEachRuleIsNeeded: without any one of the rules the simulation finds a
 // violation.
 func TestEachRuleIsNeeded(t *testing.T) {
-	for name, r := range map[string]rules{
-		"a renewal's answer is a promise":           {noHold: true},
-		"a restarted voter waits":                   {noStartWait: true},
-		"a primary stops before the end":            {noMargin: true},
-		"the lease counts from the sending":         {countFromReply: true},
-		"fenced is said when it is true":            {fencedTooEarly: true},
-		"the answered epoch is durable":             {forgetPromise: true},
-		"lower epochs than answered are refused":    {acceptLower: true},
-		"a majority answers":                        {anyAnswer: true},
-		"the most advanced position counts":         {ownPosition: true},
-		"only durable positions are acknowledged":   {unsyncedAck: true},
-		"tails off the line don't compete":          {noCut: true},
-		"a reign begins what it ships":              {neverBegin: true},
-		"only the newest candidacy can be promoted": {anyCandidacy: true},
+	for name, c := range map[string]struct {
+		nodes   int
+		changes bool
+		rules   rules
+	}{
+		"a renewal's answer is a promise":           {3, false, rules{noHold: true}},
+		"a restarted voter waits":                   {3, false, rules{noStartWait: true}},
+		"a primary stops before the end":            {3, false, rules{noMargin: true}},
+		"the lease counts from the sending":         {3, false, rules{countFromReply: true}},
+		"fenced is said when it is true":            {3, false, rules{fencedTooEarly: true}},
+		"the answered epoch is durable":             {3, false, rules{forgetPromise: true}},
+		"lower epochs than answered are refused":    {3, false, rules{acceptLower: true}},
+		"a majority answers":                        {3, false, rules{anyAnswer: true}},
+		"the most advanced position counts":         {3, false, rules{ownPosition: true}},
+		"only durable positions are acknowledged":   {3, false, rules{unsyncedAck: true}},
+		"the primary's own fsync comes first":       {3, false, rules{unsyncedOwn: true}},
+		"only positions of the epoch are counted":   {3, false, rules{olderEpochs: true}},
+		"tails off the line don't compete":          {3, false, rules{noCut: true}},
+		"a reign begins what it ships":              {3, false, rules{neverBegin: true}},
+		"only the newest candidacy can be promoted": {3, false, rules{anyCandidacy: true}},
+		"no log is cut by an old history":           {3, false, rules{unconfirmed: true}},
+		"a sync counts the newest voters":           {5, true, rules{syncStart: true}},
+		"a lease counts the newest voters":          {5, true, rules{leaseStart: true}},
+		"voters have what was acknowledged":         {5, true, rules{anyVoter: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(schedules(6000)) {
-				if v := newWorld(seed, 3, r).run(length); v != "" {
+				if v := newWorld(seed, c.nodes, c.changes, c.rules).run(length); v != "" {
 					t.Logf("seed %d: %s", seed, v)
 					return
 				}

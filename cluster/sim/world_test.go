@@ -2,7 +2,6 @@ package sim
 
 import (
 	"container/heap"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,13 +19,22 @@ type rules struct {
 	countFromReply bool // the lease counts from the answer, not from the sending
 	fencedTooEarly bool // "fenced" is said before it is true
 	forgetPromise  bool // the answered epoch is not durable
-	acceptLower    bool // messages of a lower epoch than answered are accepted
+	acceptLower    bool // what comes in the name of a lower epoch than answered is accepted
 	anyAnswer      bool // this node's own answer is enough to be promoted
 	ownPosition    bool // the candidate goes on from its own position
-	unsyncedAck    bool // acknowledged before it is durable
+	unsyncedAck    bool // a follower acknowledges before it is durable
+	unsyncedOwn    bool // the primary counts itself before it is durable
+	olderEpochs    bool // a sync counts positions of earlier epochs as well
 	noCut          bool // tails off the line compete
 	neverBegin     bool // a reign ships what it has not begun
 	anyCandidacy   bool // an old candidacy can be promoted
+	unconfirmed    bool // a node cuts its log by a history that is still being replayed
+	syncStart      bool // a sync counts the voters that the reign began with
+	leaseStart     bool // the lease counts the voters that the reign began with
+	leaseLate      bool // the lease counts new voters only when who asked for them has an answer
+	anyVoter       bool // nodes become voters, or cease to be, whatever the others have
+	unguarded      bool // a change of voters is not tied to the configuration that it was checked against
+	earlyChange    bool // a leader changes voters before it has committed anything in its term
 }
 
 const ms = time.Millisecond
@@ -51,48 +59,71 @@ func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
 func (q *queue) Pop() any {
 	old := *q
 	e := old[len(old)-1]
+	old[len(old)-1] = event{}
 	*q = old[:len(old)-1]
 	return e
 }
 
 // world is one schedule.
 type world struct {
-	rules  rules
-	rand   *rand.Rand
-	now    time.Duration // true time
-	events queue
-	seq    int
-	nodes  []*node
-	cut    map[[2]int]bool // links that are down, by (from, to)
-	loss   float64
+	rules   rules
+	changes bool // voters change
+	rand    *rand.Rand
+	now     time.Duration // true time
+	events  queue
+	seq     int
+	nodes   []*node
+	cut     map[[2]int]bool // links that are down, by (from, to)
+	loss    float64
 
-	// registry is what Raft replicates: one truth, changed only by whom the
-	// newest term made leader.
-	registry *state.State
-	term     int
-	leader   int
+	// What Raft has committed, and the state after each entry. Every node has
+	// applied a part of it.
+	committed []entry
+	states    []*state.State
+	results   []result
 
 	acked     map[state.Position]bool
-	reigns    int
-	handovers int
+	reigning  map[uint64]string // by epoch: the node and its life
+	counts    counts
 	violation string
 }
 
-func newWorld(seed uint64, n int, r rules) *world {
+// counts are what has happened, to see that a good deal does.
+type counts struct{ reigns, acked, changed, repaired, handed int }
+
+func (c *counts) add(d counts) {
+	c.reigns += d.reigns
+	c.acked += d.acked
+	c.changed += d.changed
+	c.repaired += d.repaired
+	c.handed += d.handed
+}
+
+func newWorld(seed uint64, n int, changes bool, r rules) *world {
 	w := &world{
-		rules: r, rand: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]int]bool{},
-		registry: state.New(), leader: -1, acked: map[state.Position]bool{},
+		rules: r, changes: changes, rand: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]int]bool{},
+		acked: map[state.Position]bool{}, reigning: map[uint64]string{},
 	}
 	w.loss = []float64{0, 0.05, 0.3}[w.rand.IntN(3)]
-	for i := range n {
-		w.propose(state.Command{PutNode: &state.Node{ID: id(i), Name: id(i), Address: "sim:1"}})
-		w.nodes = append(w.nodes, newNode(w, i))
+	voters := all(n)
+	if changes {
+		voters = all(1 + w.rand.IntN(n))
 	}
-	w.propose(state.Command{AddDatabase: &state.AddDatabase{Name: db}})
+	first := []entry{{voters: voters}}
+	w.commit(first[0])
+	for i := range n {
+		first = append(first, entry{command: &state.Command{PutNode: &state.Node{ID: id(i), Name: id(i), Address: "sim:1"}}})
+	}
+	first = append(first, entry{command: &state.Command{AddDatabase: &state.AddDatabase{Name: db}}})
+	for i := range n {
+		w.nodes = append(w.nodes, newNode(w, i, first))
+	}
 	return w
 }
 
-func id(i int) string { return fmt.Sprint("n", i) }
+var ids = [...]string{"n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7"}
+
+func id(i int) string { return ids[i] }
 
 // run runs the schedule for a while, or until a violation.
 func (w *world) run(length time.Duration) string {
@@ -101,7 +132,6 @@ func (w *world) run(length time.Duration) string {
 	}
 	w.after(0, w.trouble)
 	w.after(0, w.elect)
-	heap.Init(&w.events)
 	for len(w.events) > 0 && w.violation == "" {
 		e := heap.Pop(&w.events).(event)
 		if e.at > length {
@@ -111,6 +141,7 @@ func (w *world) run(length time.Duration) string {
 		e.do()
 		w.check()
 	}
+	w.counts.acked = len(w.acked)
 	return w.violation
 }
 
@@ -141,7 +172,7 @@ func (w *world) send(from, to int, deliver func(n *node)) {
 		switch {
 		case from == to:
 			delay = 0
-		case w.chance(0.05):
+		case w.chance(0.03):
 			delay = w.between(0, 900*ms)
 		}
 		w.after(delay, func() {
@@ -152,10 +183,10 @@ func (w *world) send(from, to int, deliver func(n *node)) {
 	}
 }
 
-// trouble crashes nodes and cuts links.
+// trouble crashes nodes, cuts links, and makes primaries resign.
 func (w *world) trouble() {
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
-	switch w.rand.IntN(5) {
+	switch w.rand.IntN(7) {
 	case 0, 1:
 		if n.up {
 			n.crash()
@@ -167,79 +198,41 @@ func (w *world) trouble() {
 			w.cut[[2]int{n.i, i}] = true
 			w.cut[[2]int{i, n.i}] = w.cut[[2]int{i, n.i}] || both
 		}
+	case 3: // some links
+		for i := range w.nodes {
+			for j := range w.nodes {
+				w.cut[[2]int{i, j}] = w.chance(0.3)
+			}
+		}
+	case 4:
+		for _, p := range w.nodes {
+			if p.open {
+				p.resign(n.i)
+			}
+		}
 	default:
 		clear(w.cut)
 	}
 	w.after(w.between(20*ms, 1000*ms), w.trouble)
 }
 
-// elect is a Raft without any promise but one leader in a term: it picks anyone
-// that is up, at any time, and the old leader hears of it late.
+// elect forces elections, whatever the nodes' own timers say.
 func (w *world) elect() {
-	w.term++
-	term, old := w.term, w.leader
-	w.leader = w.rand.IntN(len(w.nodes))
-	if old >= 0 && old != w.leader {
-		w.after(w.between(0, 2000*ms), func() { w.nodes[old].leadershipLost(term) })
-	}
-	elected := w.nodes[w.leader]
-	w.after(w.between(0, 20*ms), func() { elected.lead(term) })
-	w.after(w.between(100*ms, 3000*ms), w.elect)
-}
-
-// propose changes the registry.
-func (w *world) propose(c state.Command) (uint64, error) {
-	data, err := c.Encode()
-	if err != nil {
-		panic(err)
-	}
-	next, epoch, err := state.Apply(w.registry, data)
-	w.registry = next
-	return epoch, err
-}
-
-// proposeAs is propose by a node that was elected in a term: only the newest
-// term's can, if it reaches a majority.
-func (w *world) proposeAs(n *node, term int, c state.Command) (uint64, bool) {
-	reached := 0
-	for i, other := range w.nodes {
-		if i == n.i || other.up && !w.cut[[2]int{n.i, i}] && !w.cut[[2]int{i, n.i}] {
-			reached++
-		}
-	}
-	if term != w.term && !w.rules.anyCandidacy || reached <= len(w.nodes)/2 {
-		return 0, false
-	}
-	if w.rules.anyCandidacy && c.Promote != nil {
-		w.registry = forced(w.registry, *c.Promote)
-		return c.Promote.Epoch, true
-	}
-	epoch, err := w.propose(c)
-	if errors.Is(err, state.ErrOffLine) {
-		w.violate("n%d: %v", n.i, err)
-	}
-	return epoch, err == nil
-}
-
-// forced promotes without asking whether the candidacy is the newest.
-func forced(s *state.State, p state.Promote) *state.State {
-	next := *s
-	next.History = append(slices.Clone(s.History), state.Reign{Epoch: p.Epoch, Node: p.Node, Start: p.Start})
-	next.Primary = state.Primary{Node: p.Node, Epoch: p.Epoch}
-	return &next
+	w.nodes[w.rand.IntN(len(w.nodes))].campaign()
+	w.after(w.between(100*ms, 4000*ms), w.elect)
 }
 
 // check is what must hold after every event.
 func (w *world) check() {
-	writing := ""
+	var writing *node
 	for _, n := range w.nodes {
 		if !n.mayWrite() {
 			continue
 		}
-		if writing != "" {
-			w.violate("%s and n%d may write at %v", writing, n.i, w.now)
+		if writing != nil {
+			w.violate("%s and %s may write at %v", writing, n, w.now)
 		}
-		writing = fmt.Sprintf("n%d (epoch %d)", n.i, n.epoch)
+		writing = n
 	}
 }
 
@@ -251,16 +244,30 @@ func (w *world) violate(format string, args ...any) {
 
 // opened checks a new primary.
 func (w *world) opened(n *node) {
-	w.reigns++
-	history := w.registry.History
+	w.counts.reigns++
+	who := fmt.Sprintf("%s in life %d", id(n.i), n.life)
+	if other, ok := w.reigning[n.epoch]; ok && other != who {
+		w.violate("epoch %d has two primaries: %s and %s", n.epoch, other, who)
+	}
+	w.reigning[n.epoch] = who
+	history := n.state().History
 	for i := 1; i < len(history); i++ {
 		if history[i].Epoch <= history[i-1].Epoch {
 			w.violate("epoch %d was promoted after epoch %d", history[i].Epoch, history[i-1].Epoch)
 		}
 	}
+	has := make(map[state.Position]bool, len(n.log))
+	for _, p := range n.log {
+		has[p] = true
+	}
+	var lost []state.Position
 	for p := range w.acked {
-		if !slices.Contains(n.log, p) {
-			w.violate("n%d opens in epoch %d at %v without the acknowledged %v", n.i, n.epoch, w.now, p)
+		if !has[p] {
+			lost = append(lost, p)
 		}
+	}
+	if len(lost) > 0 {
+		first := slices.MinFunc(lost, state.Position.Compare)
+		w.violate("n%d opens in epoch %d at %v without the acknowledged %v", n.i, n.epoch, w.now, first)
 	}
 }
