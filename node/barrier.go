@@ -32,6 +32,7 @@ type barrier struct {
 	asking  map[string]bool                          // voters with a call under way; guarded by mu
 	moved   chan struct{}                            // guarded by mu; closed and replaced when durable grows
 	waiting int                                      // guarded by mu
+	closed  bool                                     // guarded by mu; nobody is asked any more
 	calls   sync.WaitGroup
 }
 
@@ -115,9 +116,20 @@ func (b *barrier) wait(ctx, reign context.Context, db string, pos walstream.Posi
 	}
 }
 
+// close returns once no call is under way, after the reign's context has ended.
+func (b *barrier) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.calls.Wait()
+}
+
 // askAllLocked asks every other voter for what is wanted, unless it is asked
 // already.
 func (b *barrier) askAllLocked(ctx context.Context, voters []string) {
+	if b.closed {
+		return
+	}
 	for _, id := range voters {
 		if id == b.self || b.asking[id] || len(b.lackingLocked(id)) == 0 {
 			continue

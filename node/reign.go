@@ -45,7 +45,7 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	current.ctx = ctx
 	n.reign.Store(current)
-	defer current.barrier.calls.Wait()
+	defer current.barrier.close()
 	defer n.reign.Store(nil)
 	group.Go(func() error { n.tellTips(ctx, current); return nil })
 	group.Go(func() error { n.flushTables(ctx); return nil })

@@ -18,6 +18,9 @@ import (
 // errOffLine says that another node stands where the cluster's history does not.
 var errOffLine = errors.New("the other node is not on the cluster's line")
 
+// errBehind says that another node has less than this one's log.
+var errBehind = errors.New("the other node is behind")
+
 // seed makes the first copy, from the best live node that has one.
 func (f *following) seed(ctx context.Context) error {
 	var errs []error
@@ -173,6 +176,11 @@ func (d *database) fetch(ctx context.Context, dial stream.Dialer, line state.Lin
 	})
 	if err == nil && !line.OnLine(d.name, toState(txn.Post)) {
 		err = fmt.Errorf("repair %s: %w: it stands at %s", d.name, errOffLine, txn.Post)
+	}
+	// What this node has acknowledged must not go from its log.
+	own := fromState(line.Cut(d.name, toState(d.txlog.Last(d.name)), d.lookup))
+	if err == nil && txn.Post.Compare(own) < 0 {
+		err = fmt.Errorf("repair %s: %w: it stands at %s, this node's log at %s", d.name, errBehind, txn.Post, own)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, spool.Close())

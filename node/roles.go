@@ -131,7 +131,11 @@ func (n *Node) CaughtUp(id string) bool {
 	if r == nil || !r.barrier.holds(id) {
 		return false
 	}
-	return id == n.cluster.Self() || n.tips.caughtUp(id)
+	if id == n.cluster.Self() {
+		// With two voters the question may be whether this one can do alone.
+		return len(n.cluster.Voters()) > 2 || n.mayBeSole()
+	}
+	return n.tips.caughtUp(id)
 }
 
 // NoPromote implements [cluster.Data].

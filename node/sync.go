@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/lsnode/lsnode/cluster"
 	"github.com/lsnode/lsnode/node/api"
 	"github.com/lsnode/lsnode/walstream"
+	"github.com/lsnode/lsnode/walstream/capture"
 )
 
 // Sync implements [api.Backend]: it returns once everything that was committed
@@ -33,10 +35,17 @@ func (n *Node) Sync(ctx context.Context, name string) (api.Synced, error) {
 	if err == nil && pos.Epoch != r.epoch {
 		err = fmt.Errorf("%w: it stands at %s", errDeposed, pos)
 	}
+	if errors.Is(err, errDeposed) {
+		err = fmt.Errorf("%w: %w", api.ErrNotServed, err)
+	}
 	if err != nil {
 		return api.Synced{}, fmt.Errorf("sync %s: %w", name, err)
 	}
 	nodes, err := n.reachMajority(ctx, r, d, pos)
+	if errors.Is(err, errDeposed) {
+		// Not "ask the primary": another one may have gone on without this commit.
+		err = fmt.Errorf("%w: %w", api.ErrUnconfirmed, err)
+	}
 	if err != nil {
 		return api.Synced{}, &api.NotSynced{Database: name, Position: pos, Nodes: n.nodeNames(nodes), Err: err}
 	}
@@ -51,7 +60,11 @@ func (d *database) flush(ctx context.Context) (walstream.Position, error) {
 	if c == nil {
 		return walstream.Position{}, api.ErrNotServed
 	}
-	return c.Flush(ctx)
+	pos, err := c.Flush(ctx)
+	if errors.Is(err, capture.ErrNotResumed) { // it was closed at this moment
+		err = api.ErrNotServed
+	}
+	return pos, err
 }
 
 // reachMajority makes a position durable here and waits for the others, both at
@@ -88,12 +101,12 @@ func (n *Node) reachMajority(ctx context.Context, r *reign, d *database, pos wal
 
 // syncOwn counts this node in once its log is on disk. Where it is the only
 // voter, its database's file decides at the next start, so that has to be on
-// disk as well.
+// disk as well; where there are two, it may be the only one soon.
 func (n *Node) syncOwn(ctx context.Context, r *reign, d *database, pos walstream.Position) error {
 	if err := n.txlog.Sync(ctx); err != nil {
 		return err
 	}
-	if n.cluster.SoleVoter() {
+	if len(n.cluster.Voters()) <= 2 {
 		if err := d.syncFiles(ctx); err != nil {
 			return err
 		}
@@ -119,6 +132,18 @@ func (d *database) syncFiles(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// mayBeSole makes everything that was acknowledged durable in the databases'
+// files too, as it has to be on a node that becomes the only voter.
+func (n *Node) mayBeSole() bool {
+	for _, d := range n.all() {
+		if err := d.syncFiles(context.Background()); err != nil && !errors.Is(err, errAbsent) {
+			n.log.Warn("a database's file can't be made durable: this node may not be the only voter", "error", err)
+			return false
+		}
+	}
+	return true
 }
 
 // nodeNames returns the names of nodes, sorted.

@@ -24,6 +24,9 @@ var (
 	ErrNotPrimary = errors.New("this node is not the primary")
 	// ErrNotServed: the database is not captured at the moment. 503.
 	ErrNotServed = errors.New("the database is not captured at the moment")
+	// ErrUnconfirmed: this node can't find out any more whether it was reached.
+	// 504.
+	ErrUnconfirmed = errors.New("this node is not primary any more")
 	// ErrUnknownNode: the cluster has no member of that name. 404.
 	ErrUnknownNode = errors.New("no such node")
 	// ErrRefused: it can't be done as things stand (the target is behind, the
@@ -51,7 +54,7 @@ type Backend interface {
 	// Sync returns once everything that was committed to the database before the
 	// call is durable on a majority of the voters. Errors: ErrNotPrimary,
 	// ErrUnknownDatabase, ErrNotServed, or a [*NotSynced] that wraps ctx's error
-	// when its deadline comes first.
+	// when its deadline comes first, ErrUnconfirmed when the reign ends first.
 	Sync(ctx context.Context, db string) (Synced, error)
 
 	// Switchover hands the primary's role to the named node, or, if to is

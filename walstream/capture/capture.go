@@ -110,6 +110,11 @@ func (c *Capture) Stats() Stats {
 func (c *Capture) Close() error {
 	c.turn <- struct{}{}
 	defer c.give()
+	return c.releaseLocked()
+}
+
+// releaseLocked lets go of the WAL.
+func (c *Capture) releaseLocked() error {
 	var errs []error
 	if c.ckpt != nil {
 		errs = append(errs, c.ckpt.close())

@@ -89,7 +89,7 @@ func (c *Capture) start(ctx context.Context, snapshot bool, begin beginFunc) (er
 		return err
 	}
 	defer c.give()
-	if err := c.Close(); err != nil {
+	if err := c.releaseLocked(); err != nil {
 		return err
 	}
 	c.pending = nil
@@ -100,7 +100,7 @@ func (c *Capture) start(ctx context.Context, snapshot bool, begin beginFunc) (er
 		err = c.holdLocked(ctx, snapshot, begin)
 	}
 	if err != nil {
-		return errors.Join(err, c.Close())
+		return errors.Join(err, c.releaseLocked())
 	}
 	c.resumed = true
 	return nil
