@@ -49,7 +49,7 @@ func TestReadersSeeWholeTransactions(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	t.Logf("WAL: %d bytes with the long reader, %d after it", long, walSize(t, follower))
+	t.Logf("WAL: %d bytes with the long reader, %d after it; the primary's has %d", long, walSize(t, follower), walSize(t, first))
 	w.finish(bank)
 	t.Logf("%+v", w.verify())
 }

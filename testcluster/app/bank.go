@@ -47,6 +47,7 @@ type writer struct {
 	log      *oracle.Log
 	conn     *Conn
 	accounts int64
+	vacuumed bool
 	stmts    map[string]*sql.Stmt
 }
 
