@@ -27,6 +27,7 @@ type cli struct {
 	Leave      leaveCmd      `cmd:"" help:"Take a node out of its cluster, and stop it."`
 	Remove     removeCmd     `cmd:"" help:"Take another node, which is dead, out of the cluster."`
 	Release    releaseCmd    `cmd:"" help:"Make a follower's copy an ordinary database again. No node may be running on it."`
+	Quarantine quarantineCmd `cmd:"" help:"Commits that this host's node had and the cluster has not: list, show, export, drop."`
 	Demo       demoCmd       `cmd:"" help:"Run three nodes on this machine: replicate, kill the primary, fail over, compare. Ends by itself."`
 	DemoApp    demoAppCmd    `cmd:"" hidden:"" help:"The application and the readers of the demo." passthrough:""`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
@@ -35,6 +36,7 @@ type cli struct {
 // app is what commands act with and on.
 type app struct {
 	ctx      context.Context                          // ends with the first SIGINT or SIGTERM
+	in       io.Reader                                // answers to questions; nil: nobody is there
 	out, err io.Writer                                // results; messages
 	settings *settings                                // where flags that are not given come from
 	runNode  func(context.Context, node.Config) error // runs a node until the context ends

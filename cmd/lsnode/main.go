@@ -12,6 +12,6 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal does what it does by default: end the process
-	a := &app{ctx: ctx, out: os.Stdout, err: os.Stderr, settings: &settings{environ: os.Environ()}, runNode: node.Run}
+	a := &app{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr, settings: &settings{environ: os.Environ()}, runNode: node.Run}
 	os.Exit(a.main(os.Args[1:]))
 }
