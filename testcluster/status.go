@@ -39,6 +39,7 @@ type DatabaseStatus struct {
 	Epoch       uint64  `json:"epoch"`
 	TXID        string  `json:"txid"`
 	Checksum    string  `json:"checksum"`
+	SyncedTXID  string  `json:"synced_txid"`
 	Bookmark    string  `json:"bookmark"`
 	State       string  `json:"state"`
 	Error       string  `json:"error"`
