@@ -16,7 +16,7 @@ func (n *Node) Status(context.Context) api.Status {
 	s := n.cluster.State()
 	status := api.Status{
 		Cluster: n.cluster.ID(), Node: n.cfg.Name, ID: n.cluster.Self(),
-		Role: api.Role(n.role()), Epoch: s.Epoch, Archive: api.Archive{State: api.ArchiveOff},
+		Role: api.Role(n.role()), Epoch: s.Epoch, Archive: api.Archive{State: api.ArchiveOff}, Guard: n.guardStatus(),
 	}
 	primary := n.primary()
 	status.Primary = s.Nodes[primary].Name

@@ -41,6 +41,7 @@ type Config struct {
 	FileGroup string       // group of copies, name or number; default the process's
 	LogBytes  int64        // bytes that the log of transactions may take on disk; default 1 GiB
 	Replace   bool         // joining, put aside an existing file that is not this cluster's copy; default false
+	Guard     []string     // program and arguments of the guard, which calls guard.Watch; default none: this node is not guarded
 	Logger    *slog.Logger // default slog.Default()
 	Version   string       // shown to people and other nodes; default "devel"
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lsnode/lsnode/node/guard"
 	"github.com/lsnode/lsnode/node/metrics"
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/apply"
@@ -36,7 +37,8 @@ type shared struct {
 	txlog      *txlog.Log
 	gate       *gate
 	quarantine Quarantine
-	node       string // this node's name
+	node       string        // this node's name
+	guard      *guard.Client // nil: none
 	watcher    *capture.Watcher
 	create     apply.CreateOptions
 	fileMode   os.FileMode
@@ -211,12 +213,20 @@ func (d *database) replayInto(table *pagesum.Table) error {
 func (d *database) fence(ctx context.Context) error {
 	err := d.openCopy(ctx)
 	if errors.Is(err, errAbsent) {
-		return nil
+		return d.guard.Closed(d.name)
 	}
 	if err != nil {
 		return err
 	}
-	return d.replica.Fence(ctx)
+	return d.shut(ctx)
+}
+
+// shut is fence of a file that is open.
+func (d *database) shut(ctx context.Context) error {
+	if err := d.replica.Fence(ctx); err != nil {
+		return err
+	}
+	return d.guard.Closed(d.name)
 }
 
 // openCopy opens a file that this node has made or captured. Another one is
@@ -257,8 +267,13 @@ func (d *database) putAside() error {
 }
 
 // unfence opens the database for writing, if it is closed. lifted tells that it
-// was, and place is then where in the WAL all that was applied ends.
-func (d *database) unfence(ctx context.Context) (place walstream.Place, lifted bool, err error) {
+// was, and place is then where in the WAL all that was applied ends. valid is
+// asked while nobody can write: errDeposed is returned if this node may not any
+// more, by its lease or since its guard has closed the database in its stead.
+func (d *database) unfence(ctx context.Context, valid func() bool) (place walstream.Place, lifted bool, err error) {
+	if err := d.guard.Opening(guard.Database{Name: d.name, Path: d.path}); err != nil {
+		return place, false, err
+	}
 	mark, err := d.replica.Mark()
 	if err != nil {
 		return place, false, err
@@ -268,6 +283,9 @@ func (d *database) unfence(ctx context.Context) (place walstream.Place, lifted b
 	}
 	if err := d.replica.Fence(ctx); err != nil {
 		return place, false, err
+	}
+	if !valid() {
+		return place, false, fmt.Errorf("open %s for writing: %w", d.path, errDeposed)
 	}
 	place, err = d.replica.Unfence(ctx)
 	return place, err == nil, err

@@ -35,6 +35,7 @@ type Node struct {
 	metrics  *metrics.Metrics
 	sealer   *stream.Sealer // with an external NATS only
 	tips     *tips
+	guardErr error // why this node can't have a guard
 	*shared
 
 	broker atomic.Pointer[stream.Broker] // while this node reigns

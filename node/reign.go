@@ -38,7 +38,8 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 	n.lease.Store(&r.Lease)
 	defer n.lease.Store(nil)
 	current := &reign{
-		epoch: walstream.Epoch(r.Epoch), publisher: publisher, valid: r.Lease.Valid,
+		epoch: walstream.Epoch(r.Epoch), publisher: publisher,
+		valid:    func() bool { return r.Lease.Valid() && !n.guard.Fenced(r.Epoch) },
 		register: func(ctx context.Context, db string) error { return n.cluster.AddDatabase(ctx, db, r.Epoch) },
 	}
 	current.barrier = newBarrier(current.epoch, n.cluster.Self(), n.cluster.Voters, n.askDurable(current.epoch))
@@ -49,6 +50,7 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 	defer n.reign.Store(nil)
 	group.Go(func() error { n.tellTips(ctx, current); return nil })
 	group.Go(func() error { n.flushTables(ctx); return nil })
+	group.Go(func() error { return n.heedGuard(ctx, r.Epoch) })
 	group.Go(func() error { return n.reignAll(ctx, group, current) })
 	if err := group.Wait(); err != nil {
 		n.log.Error("reign ends by itself", "epoch", r.Epoch, "error", err)
@@ -208,7 +210,11 @@ func (h *handover) fence(ctx context.Context) error {
 	var errs []error
 	for d, lock := range h.locks {
 		delete(h.locks, d)
-		errs = append(errs, d.replica.FenceHeld(ctx, lock))
+		err := d.replica.FenceHeld(ctx, lock)
+		if err == nil {
+			err = d.guard.Closed(d.name)
+		}
+		errs = append(errs, err)
 		d.progress.become(api.StateFenced, nil)
 	}
 	return errors.Join(errs...)

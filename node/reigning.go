@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lsnode/lsnode/node/api"
+	"github.com/lsnode/lsnode/node/guard"
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/capture"
 	"github.com/lsnode/lsnode/walstream/sqlitedb"
@@ -143,7 +144,7 @@ func (r *reigning) begin(ctx context.Context) (*capture.Capture, error) {
 			return nil, err
 		}
 	}
-	place, lifted, err := d.unfence(ctx)
+	place, lifted, err := d.unfence(ctx, r.reign.valid)
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +185,9 @@ func (r *reigning) adopt(ctx context.Context) (err error) {
 		return err
 	}
 	if err := d.flushTable(ctx); err != nil {
+		return err
+	}
+	if err := d.guard.Opening(guard.Database{Name: d.name, Path: d.path}); err != nil {
 		return err
 	}
 	if err := r.reign.register(ctx, d.name); err != nil {

@@ -79,6 +79,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.cluster, err = cluster.Open(ctx, cluster.Config{
 		DataDir: cfg.DataDir, Name: cfg.Name, Listen: cfg.Listen, Advertise: cfg.Advertise, HTTPAddr: cfg.HTTP,
 		Token: token, Peers: cfg.Peers, Timing: timing, Nonvoter: cfg.Nonvoter, Version: cfg.Version, Logger: cfg.Logger,
+		Lease: func(epoch uint64, deadline time.Duration) { n.guard.Lease(epoch, deadline) }, // within Run only: guard is set by then
 	})
 	if err != nil {
 		return nil, err
@@ -94,6 +95,7 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.metrics = n.openMetrics()
+	n.openGuard()
 	return n, nil
 }
 
@@ -182,6 +184,7 @@ func (n *Node) serve(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	server := api.New(api.Config{Backend: n, Metrics: n.metrics.Handler(), Token: n.cluster.Token().Reveal(), Logger: n.log})
+	defer n.guarded()()
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	group, life := errgroup.WithContext(life)
@@ -248,6 +251,7 @@ func (n *Node) close() error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, n.guard.Close())
 	return errors.Join(errs...)
 }
 

@@ -37,7 +37,7 @@ func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repa
 	if err := d.openCopy(ctx); err != nil {
 		return false, err
 	}
-	if err := d.replica.Fence(ctx); err != nil {
+	if err := d.shut(ctx); err != nil {
 		return false, err
 	}
 	last := d.txlog.Last(d.name)

@@ -29,6 +29,7 @@ type cli struct {
 	Release    releaseCmd    `cmd:"" help:"Make a follower's copy an ordinary database again. No node may be running on it."`
 	Quarantine quarantineCmd `cmd:"" help:"Commits that this host's node had and the cluster has not: list, show, export, drop."`
 	Demo       demoCmd       `cmd:"" help:"Run three nodes on this machine: replicate, kill the primary, fail over, compare. Ends by itself."`
+	Guard      guardCmd      `cmd:"" hidden:"" help:"The process beside a running node that closes its databases to writers if the node can't."`
 	DemoApp    demoAppCmd    `cmd:"" hidden:"" help:"The application and the readers of the demo." passthrough:""`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
 }

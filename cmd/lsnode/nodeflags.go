@@ -41,6 +41,7 @@ func (f *nodeFlags) config(a *app) (node.Config, error) {
 		Listen: f.Listen, Advertise: f.Advertise, HTTP: f.HTTP,
 		NATS: f.NATS, Token: token, Nonvoter: f.Nonvoter, Timing: f.Timing, LogBytes: f.LogBytes,
 		FileMode: os.FileMode(f.FileMode), FileGroup: f.FileGroup,
+		Guard:  guardCommand(f.DataDir, a.level),
 		Logger: a.logger(), Version: version(),
 	}
 	for _, s := range f.DB {

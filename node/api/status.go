@@ -42,6 +42,7 @@ type Status struct {
 	Nodes     []Node     `json:"nodes"`
 	Databases []Database `json:"databases"`
 	Archive   Archive    `json:"archive"`
+	Guard     Guard      `json:"guard"`
 }
 
 // Node is one member of the cluster as the answering node sees it.
@@ -75,6 +76,25 @@ type Database struct {
 	// Quarantined is how many commits of this database are kept in quarantine
 	// on this node.
 	Quarantined int `json:"quarantined"`
+}
+
+// GuardState says whether a node is guarded.
+type GuardState string
+
+// The states of a guard.
+const (
+	GuardAlive  GuardState = "alive"
+	GuardAbsent GuardState = "absent" // it could not be started, or has died and is started again
+	GuardOff    GuardState = "off"    // none is configured
+)
+
+// Guard is the process that closes the answering node's databases to writers if
+// the node can't.
+type Guard struct {
+	State    GuardState `json:"state"`
+	PID      int        `json:"pid"`      // 0: there is none
+	Restarts int        `json:"restarts"` // times that it has died and was started again
+	Error    string     `json:"error"`    // why it is absent
 }
 
 // ArchiveState says how the archive does.
@@ -117,6 +137,9 @@ func (s Status) normalised() Status {
 	}
 	if s.Archive.State == "" {
 		s.Archive.State = ArchiveOff
+	}
+	if s.Guard.State == "" {
+		s.Guard.State = GuardOff
 	}
 	return s
 }

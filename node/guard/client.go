@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -228,6 +229,7 @@ func (c *Client) start(box *cgroup) (*exec.Cmd, *os.File, error) {
 		return nil, nil, fmt.Errorf("start guard: %w", err)
 	}
 	cmd := exec.Command(c.config.Command[0], c.config.Command[1:]...)
+	cmd.Args[0] = filepath.Base(os.Args[0]) // for lists of processes
 	cmd.Stderr = c.config.Output
 	cmd.ExtraFiles = []*os.File{c.page.file, c.self, wake} // fdPage, fdNode, fdAlarm
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

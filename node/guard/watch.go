@@ -27,6 +27,9 @@ const (
 // its guard.
 var ErrNotStarted = errors.New("a guard is started by its node, not by hand")
 
+// lingerTime bounds how long a guard waits for its node's next life.
+const lingerTime = time.Minute
+
 // tellTime bounds how long the voters are told.
 const tellTime = 2 * time.Second
 
@@ -36,8 +39,9 @@ type guard struct {
 	node    process
 	alarm   int // descriptor
 	dataDir string
-	dealt   view   // with what act was called last
-	life    string // of the data dir's lock when the guard began: another one is another life of the node
+	dealt   view    // with what act was called last
+	linger  []*work // whose databases are open still
+	life    string  // of the data dir's lock when the guard began: another one is another life of the node
 	log     *slog.Logger
 }
 
@@ -109,6 +113,7 @@ func (g *guard) watch() error {
 		d := decide(now, dead, v)
 		switch d.step {
 		case stepLeave:
+			g.lingerOn()
 			return nil
 		case stepFence:
 			g.act(v)
@@ -128,6 +133,18 @@ func (g *guard) left(v view) []Database {
 	return slices.DeleteFunc(slices.Clone(v.table.Databases), func(db Database) bool { return g.dealt.table.has(db.Name) })
 }
 
+// lingerOn keeps the databases that were fenced open for a while: an application
+// that closes one as its last user deletes the WAL, and with it the proof of how
+// many commits were never shipped. The next life of the node wants to see it.
+func (g *guard) lingerOn() {
+	for end := bootTime() + lingerTime; len(g.linger) > 0 && bootTime() < end && g.lifeNow() == g.life; {
+		time.Sleep(lookEvery)
+	}
+	for _, w := range g.linger {
+		w.close()
+	}
+}
+
 // sleep waits until the node dies, wants something, or the time is over.
 func (g *guard) sleep(wait time.Duration) {
 	fds := []unix.PollFd{{Fd: int32(g.node.pidfd), Events: unix.POLLIN}, {Fd: int32(g.alarm), Events: unix.POLLIN}}
@@ -143,6 +160,13 @@ func (g *guard) act(v view) {
 	// its lease: what is said of this epoch below stays true.
 	g.page.setFenced(v.epoch)
 	w := newWork(g, v)
+	defer func() {
+		if !g.node.dead() {
+			w.close()
+			return
+		}
+		g.linger = append(g.linger, w)
+	}()
 	switch w.run() {
 	case fencedAll:
 		took := time.Since(began)

@@ -38,6 +38,7 @@ type work struct {
 // job is one database.
 type job struct {
 	Database
+	bolt *apply.Bolt
 	stop context.CancelFunc
 	done chan struct{} // closed when it has ended
 	end  outcome       // valid once done is closed
@@ -53,11 +54,11 @@ func (w *work) run() outcome {
 	defer wg.Wait()
 	for _, db := range w.v.table.Databases {
 		ctx, stop := context.WithCancel(context.Background())
-		j := &job{Database: db, stop: stop, done: make(chan struct{})}
+		j := &job{Database: db, bolt: apply.NewBolt(db.Path), stop: stop, done: make(chan struct{})}
 		w.jobs = append(w.jobs, j)
 		wg.Go(func() {
 			defer close(j.done)
-			j.end = w.fence(ctx, db)
+			j.end = w.fence(ctx, j)
 		})
 	}
 	defer func() {
@@ -87,16 +88,10 @@ func (w *work) run() outcome {
 }
 
 // fence fences one database, however long that takes, until ctx ends.
-func (w *work) fence(ctx context.Context, db Database) outcome {
-	bolt := apply.NewBolt(db.Path)
-	defer func() {
-		if err := bolt.Close(); err != nil {
-			w.g.log.Warn("close database", "database", db.Name, "error", err)
-		}
-	}()
+func (w *work) fence(ctx context.Context, j *job) outcome {
 	warned := ""
 	for ctx.Err() == nil {
-		err := bolt.Shoot(ctx)
+		err := j.bolt.Shoot(ctx)
 		switch {
 		case err == nil:
 			return fencedAll
@@ -107,12 +102,12 @@ func (w *work) fence(ctx context.Context, db Database) outcome {
 		case sqlitedb.NotFound: // no file, no writer
 			return fencedAll
 		case sqlitedb.NotRegular, sqlitedb.Empty, sqlitedb.NotDatabase, sqlitedb.Encrypted, sqlitedb.TooNew, sqlitedb.NotWAL:
-			w.g.log.Error("guard can't close a file to writers that is no such database any more", "database", db.Name, "error", err)
+			w.g.log.Error("guard can't close a file to writers that is no such database any more", "database", j.Name, "error", err)
 			return unable
 		}
 		if text := err.Error(); text != warned {
 			warned = text
-			w.g.log.Error("guard can't close a database to writers yet", "database", db.Name, "error", err)
+			w.g.log.Error("guard can't close a database to writers yet", "database", j.Name, "error", err)
 		}
 		select {
 		case <-time.After(retryEvery):
@@ -156,6 +151,15 @@ func (w *work) supervise() (superseded bool) {
 		return false
 	}
 	return false
+}
+
+// close closes the databases.
+func (w *work) close() {
+	for _, j := range w.jobs {
+		if err := j.bolt.Close(); err != nil {
+			w.g.log.Warn("close database", "database", j.Name, "error", err)
+		}
+	}
 }
 
 // hangs tells whether the node is not going to fence by itself.

@@ -23,9 +23,10 @@ type Bolt struct {
 func NewBolt(path string) *Bolt { return &Bolt{path: path} }
 
 // Shoot puts the mark on page 1, durable on return: it waits for a transaction
-// that is being written until ctx ends. If the mark can't be written (a full
-// disk), the error says so, and the write lock is kept all the same until Close;
-// it may be tried again. A missing file is an error that wraps a
+// that is being written until ctx ends. The database stays open, which keeps its
+// WAL from being deleted by whoever closes it last. If the mark can't be written
+// (a full disk), the error says so, and the write lock is kept all the same until
+// Close; it may be tried again. A missing file is an error that wraps a
 // [*sqlitedb.Refusal].
 func (b *Bolt) Shoot(ctx context.Context) error {
 	if err := b.open(ctx); err != nil {
@@ -41,7 +42,7 @@ func (b *Bolt) Shoot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fence %s: write mark: %w", b.path, err)
 	}
-	return nil
+	return b.w.Release()
 }
 
 // open opens the database anew if its file is another one by now.
