@@ -1,6 +1,9 @@
 package state
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Reign is one primary's time: from the commit of its promotion until the next
 // one's.
@@ -103,10 +106,23 @@ func (s Segment) holds(p Position) bool {
 	return true
 }
 
+// countable returns the segments with what may count before the line says so. A
+// reign can begin a database that it was promoted without, and its positions can
+// be met before the line that has it: in the log of a follower, or of a candidate
+// whose line is of a moment before. They are there only because it is committed,
+// and that can have happened only while the reign was the newest.
+func (l Line) countable(db string) []Segment {
+	segments := l.Segments(db)
+	if newest := l.Newest(); len(segments) > 0 && segments[0].Epoch < newest {
+		return slices.Insert(segments, 0, Segment{Epoch: newest, To: math.MaxUint64})
+	}
+	return segments
+}
+
 // OnLine tells whether a log that ends at a position is on the line. Since a log
 // is a chain, all before it is then on the line as well. The zero position is.
 func (l Line) OnLine(db string, p Position) bool {
-	segments := l.Segments(db)
+	segments := l.countable(db)
 	if p.IsZero() || len(segments) == 0 {
 		return true
 	}
@@ -127,7 +143,7 @@ type Lookup func(epoch, txid uint64) (Position, bool)
 // to be cut, and zero if nothing can stay. It calls at only for positions that
 // are too far.
 func (l Line) Cut(db string, last Position, at Lookup) Position {
-	segments := l.Segments(db)
+	segments := l.countable(db)
 	if len(segments) == 0 {
 		return last
 	}

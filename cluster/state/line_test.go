@@ -128,6 +128,28 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// TestNotBegunYet: what the newest reign ships of a database counts although the
+// line is older than the database's beginning in it, and what an older reign that
+// did not begin it is said to have does not.
+func TestNotBegunYet(t *testing.T) {
+	line := Line{Reigns: append(history().Reigns, Reign{Epoch: 8, Node: "n3"})}
+	for _, log := range [][]Position{
+		{pos(8, 1), pos(8, 2)},    // begun in the newest reign
+		{pos(4, 25), pos(7, 200)}, // as it was before
+	} {
+		last := log[len(log)-1]
+		if got := line.Cut("app", last, logOf(log...)); got != last || !line.OnLine("app", last) {
+			t.Errorf("%v: cut to %v, on line %v", log, got, line.OnLine("app", last))
+		}
+	}
+	if line.OnLine("app", pos(5, 25)) {
+		t.Error("an older reign has shipped what it never began")
+	}
+	if got := line.Cut("app", pos(9, 3), logOf(pos(7, 25), pos(8, 2), pos(9, 3))); got != pos(8, 2) {
+		t.Errorf("newer than the history: cut to %v", got)
+	}
+}
+
 // TestCutIsOnLine: whatever log, what is left is on the line, and nothing that is
 // on the line and in the log was cut off.
 func TestCutIsOnLine(t *testing.T) {
@@ -137,7 +159,13 @@ func TestCutIsOnLine(t *testing.T) {
 			all = append(all, pos(epoch, txid), other(epoch, txid))
 		}
 	}
-	line := history()
+	for _, line := range []Line{history(), {Reigns: append(history().Reigns, Reign{Epoch: 8})}} {
+		cutIsOnLine(t, line, all)
+	}
+}
+
+func cutIsOnLine(t *testing.T, line Line, all []Position) {
+	t.Helper()
 	for i, a := range all {
 		for j, b := range all[i:] {
 			for _, c := range all[i+j:] {
