@@ -164,11 +164,15 @@ func (c *Capture) pause(l look, p *pace, t *target) (time.Duration, error) {
 	if l.unsettled {
 		wait = min(wait, max(p.soon(latestOther), p.interval/4))
 	}
-	writing, err := c.busy(sqlitefile.LockWrite, !l.captured)
+	// Also after a capture: the frames of the next commit may have been written
+	// before the watch was armed, and its header comes without a notification.
+	writing, err := c.busy(sqlitefile.LockWrite, true)
 	if err != nil {
 		return 0, err
 	}
-	if writing {
+	if writing && l.captured {
+		wait = min(wait, p.interval)
+	} else if writing {
 		wait = min(wait, p.soon(latestWriter))
 	}
 	copying, err := c.busy(sqlitefile.LockCheckpoint, l.copied != l.header.MaxFrame || l.captured)
