@@ -207,15 +207,17 @@ func (c *Cluster) Logs(size int64) string {
 	return b.String()
 }
 
-// Close kills all nodes and removes the network. Files stay.
+// Close kills all nodes, with their guards, and removes the network. Files stay.
 func (c *Cluster) Close() error {
+	var errs []error
 	for _, n := range c.Nodes {
 		n.Kill()
+		errs = append(errs, n.KillGuards())
 	}
-	if c.Network == nil {
-		return nil
+	if c.Network != nil {
+		errs = append(errs, c.Network.Close())
 	}
-	return c.Network.Close()
+	return errors.Join(errs...)
 }
 
 func contains(nodes []*Node, n *Node) bool {

@@ -20,6 +20,14 @@ type Status struct {
 	Primary   string           `json:"primary"`
 	Nodes     []NodeStatus     `json:"nodes"`
 	Databases []DatabaseStatus `json:"databases"`
+	Guard     GuardStatus      `json:"guard"`
+}
+
+// GuardStatus is how the node's guard does.
+type GuardStatus struct {
+	State    string `json:"state"`
+	PID      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
 }
 
 // NodeStatus is one node as another sees it.

@@ -13,7 +13,7 @@ import (
 
 // plain is a configuration without what differs from run to run.
 func plain(cfg node.Config) node.Config {
-	cfg.Logger, cfg.Version = nil, ""
+	cfg.Logger, cfg.Version, cfg.Guard = nil, "", nil
 	return cfg
 }
 

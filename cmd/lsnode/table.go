@@ -33,6 +33,9 @@ func writeStatus(w io.Writer, st api.Status) error {
 	} else {
 		writeDatabases(&b, st.Databases)
 	}
+	if st.Guard.State == api.GuardAbsent {
+		fmt.Fprintf(&b, "\nthis node has no guard at present: %s\n", cmp.Or(printable(st.Guard.Error), "it shows no life"))
+	}
 	if st.Archive.State != api.ArchiveOff && st.Archive.State != "" {
 		fmt.Fprintf(&b, "\narchive %s: %s\n", printable(st.Archive.URL), st.Archive.State)
 	}

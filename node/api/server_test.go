@@ -136,11 +136,11 @@ func TestStatusJSON(t *testing.T) {
 		`"databases":[{"name":"app","path":"/data/app.db","epoch":3,"txid":"0000000000000123","checksum":"8000000000000001","bookmark":"lsb1-x",` +
 		`"state":"primary","error":"","lag_ms":0.4,"lag_txids":0,` +
 		`"synced_txid":"0000000000000120","wal_bytes":4152,"quarantined":2}],` +
-		`"archive":{"url":"","state":"off","databases":[]}}` + "\n"
+		`"archive":{"url":"","state":"off","databases":[]},"guard":{"state":"off","pid":0,"restarts":0,"error":""}}` + "\n"
 	if got := ask(t, b, "GET", "/v1/status").Body.String(); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
-	const empty = `{"cluster":"","node":"","id":"","role":"fenced","epoch":0,"primary":"","nodes":[],"databases":[],"archive":{"url":"","state":"off","databases":[]}}` + "\n"
+	const empty = `{"cluster":"","node":"","id":"","role":"fenced","epoch":0,"primary":"","nodes":[],"databases":[],"archive":{"url":"","state":"off","databases":[]},"guard":{"state":"off","pid":0,"restarts":0,"error":""}}` + "\n"
 	if got := ask(t, &fakeBackend{status: Status{Role: RoleFenced}}, "GET", "/v1/status").Body.String(); got != empty {
 		t.Errorf("got  %swant %s", got, empty)
 	}

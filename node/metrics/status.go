@@ -25,7 +25,7 @@ type statusCollector struct {
 
 	info, role, epoch, hasPrimary, nodes                 *prometheus.Desc
 	state, dbEpoch, txid, synced, lag, lagTxids, walSize *prometheus.Desc
-	quarantined                                          *prometheus.Desc
+	quarantined, guard                                   *prometheus.Desc
 }
 
 func newStatusCollector(version string, status func() api.Status) *statusCollector {
@@ -39,6 +39,7 @@ func newStatusCollector(version string, status func() api.Status) *statusCollect
 		epoch:       d("epoch", "The highest epoch that this node knows of."),
 		hasPrimary:  d("has_primary", "1 when this node knows a primary."),
 		nodes:       d("nodes", "Members of the cluster as this node sees them.", "voter", "alive"),
+		guard:       d("guard_alive", "1 while this node's guard is alive, 0 when it has none."),
 		state:       d("database_state", "1 for the state that the database has here, 0 for the others.", "database", "state"),
 		dbEpoch:     d("database_epoch", "Epoch of the database's position here.", "database"),
 		txid:        d("database_txid", "TXID of the database's position here.", "database"),
@@ -53,7 +54,7 @@ func newStatusCollector(version string, status func() api.Status) *statusCollect
 // Describe implements [prometheus.Collector].
 func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.info, c.role, c.epoch, c.hasPrimary, c.nodes, c.state, c.dbEpoch, c.txid, c.synced, c.lag, c.lagTxids, c.walSize, c.quarantined,
+		c.info, c.role, c.epoch, c.hasPrimary, c.guard, c.nodes, c.state, c.dbEpoch, c.txid, c.synced, c.lag, c.lagTxids, c.walSize, c.quarantined,
 	} {
 		ch <- d
 	}
@@ -71,6 +72,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	set(c.epoch, float64(st.Epoch))
 	set(c.hasPrimary, truth(st.Primary != ""))
+	set(c.guard, truth(st.Guard.State == api.GuardAlive))
 	var count [2][2]int // by voter, by alive
 	for _, n := range st.Nodes {
 		count[int(truth(n.Voter))][int(truth(n.Alive))]++
