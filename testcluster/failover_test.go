@@ -57,22 +57,25 @@ func (w *world) ready(banks map[*testcluster.Node]*app.Child) *testcluster.Node 
 }
 
 // The primary is killed again and again under load. Each time another takes
-// writes and the old one comes back as a follower; what had not been shipped is
-// in quarantine, commit by commit.
+// writes, never both in one instant, and the old one comes back as a follower;
+// what had not been shipped is in quarantine, commit by commit.
 func TestPrimaryKilled(t *testing.T) {
 	w := started(t, time.Duration(pick(3, 15))*time.Minute, testcluster.Options{})
-	banks := w.everywhere(300)
-	readers := w.watched()
+	banks, readers := w.everywhere(300), w.watched()
+	notes, probers := w.probers()
 	for i := range pick(4, 20) {
 		old := w.ready(banks)
 		since := app.Clock()
-		old.Kill()
-		// Every other time the whole host is dead. Else its application lives, and
-		// writes on in a file that nobody fences.
+		// Every other time the whole host is dead. Else only lsnode is, and its
+		// application and readers live on.
 		hostDies := i%2 == 0
 		if hostDies {
+			old.Crash()
 			banks[old].Kill()
 			readers[old].Kill()
+			probers[old].Kill()
+		} else {
+			old.Kill()
 		}
 		heir, took := w.takeover(banks, old, since)
 		t.Logf("kill %d: %s after %s (host dead: %v): first commit after %v", i+1, heir.Name, old.Name, hostDies, took)
@@ -83,11 +86,13 @@ func TestPrimaryKilled(t *testing.T) {
 		if hostDies {
 			banks[old] = w.writer(old, "bank", "--reopen", "--rate", "300")
 			readers[old] = w.watcher(old)
+			probers[old] = w.app(old, "prober", "--intervals", notes[old])
 		}
 	}
 	for _, n := range w.Nodes {
-		w.finish(banks[n], readers[n])
+		w.finish(banks[n], readers[n], probers[n])
 	}
+	w.apart(notes)
 	v := w.verify()
 	told, exact := w.quarantined()
 	t.Logf("%+v; by the nodes' own count %d, exact: %v", v, told, exact)
@@ -120,26 +125,31 @@ func (w *world) quarantined() (commits int64, exact bool) {
 	return commits, exact
 }
 
-// A primary that is stopped loses its reign. Resumed, it finds that out, and
-// what its application did meanwhile is in quarantine.
+// A primary that is stopped loses its reign, and its file is closed to writers
+// before another opens. Resumed, or killed by its guard and started again, it
+// follows, and what its application did meanwhile is in quarantine.
 func TestPrimaryStoppedAndResumed(t *testing.T) {
 	w := started(t, 3*time.Minute, testcluster.Options{})
-	banks := w.everywhere(200)
-	readers := w.watched()
+	banks, readers := w.everywhere(200), w.watched()
+	notes, probers := w.probers()
 	for range pick(1, 8) {
 		old := w.ready(banks)
 		since := app.Clock()
 		w.must(old.Stop())
 		heir, took := w.takeover(banks, old, since)
 		t.Logf("%s after %s: first commit after %v", heir.Name, old.Name, took)
-		w.must(old.Cont())
+		if err := old.Cont(); err != nil {
+			t.Logf("%v: its guard has killed it", err)
+			w.must(w.StartNode(old))
+		}
 		_, err := old.WaitFor(w.ctx, "following", testcluster.IsFollowing)
 		w.must(err)
 		refuses(t, old)
 	}
 	for _, n := range w.Nodes {
-		w.finish(banks[n], readers[n])
+		w.finish(banks[n], readers[n], probers[n])
 	}
+	w.apart(notes)
 	t.Logf("%+v", w.verify())
 }
 
@@ -178,10 +188,9 @@ func TestPrimaryPartitioned(t *testing.T) {
 		w.must(errors.Join(w.Network.Heal(), w.Network.Plug(host)))
 		w.must(w.WaitSettled(w.ctx))
 	}
-	for _, bank := range banks {
-		w.finish(bank)
+	for _, n := range w.Nodes {
+		w.finish(banks[n], probers[n])
 	}
-	w.finish(probers...)
 	w.apart(notes)
 	t.Logf("%+v", w.verify())
 }
@@ -235,10 +244,9 @@ func TestSwitchoverUnderLoad(t *testing.T) {
 			t.Errorf("nobody took writes for %v", gap)
 		}
 	}
-	for _, bank := range banks {
-		w.finish(bank)
+	for _, n := range w.Nodes {
+		w.finish(banks[n], probers[n])
 	}
-	w.finish(probers...)
 	w.apart(notes)
 	if v := w.verify(); v.Quarantined != 0 {
 		t.Errorf("%+v: commits were not handed over", v)

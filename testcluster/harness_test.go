@@ -232,13 +232,13 @@ func (w *world) apart(notes map[*testcluster.Node]string) {
 	}
 }
 
-// probers starts a prober on every node and returns where each takes notes.
-func (w *world) probers() (notes map[*testcluster.Node]string, probers []*app.Child) {
+// probers starts a prober on every node; notes says where each takes notes.
+func (w *world) probers() (notes map[*testcluster.Node]string, probers map[*testcluster.Node]*app.Child) {
 	w.t.Helper()
-	notes = map[*testcluster.Node]string{}
+	notes, probers = map[*testcluster.Node]string{}, map[*testcluster.Node]*app.Child{}
 	for _, n := range w.Nodes {
 		notes[n] = filepath.Join(w.Dir, "windows-"+n.Name)
-		probers = append(probers, w.app(n, "prober", "--intervals", notes[n]))
+		probers[n] = w.app(n, "prober", "--intervals", notes[n])
 	}
 	return notes, probers
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -149,6 +151,42 @@ func (n *Node) Kill() {
 		p.cmd.Process.Kill() //nolint:errcheck // it may just have ended
 	}
 	<-p.exited
+}
+
+// Crash ends the process and all that it has started, in sessions of their own
+// too, as when the host loses power. It returns when the process is gone.
+func (n *Node) Crash() {
+	p := n.current()
+	if p == nil || !n.Running() {
+		return
+	}
+	// Halted first, so that it starts nothing anew meanwhile.
+	if err := n.Stop(); err == nil {
+		for _, pid := range descendants(p.cmd.Process.Pid) {
+			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may just have ended
+		}
+	}
+	n.Kill()
+}
+
+// descendants lists the processes that a process has started, and they in turn.
+func descendants(pid int) (all []int) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread is gone
+		}
+		for _, word := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(append(all, child), descendants(child)...)
+			}
+		}
+	}
+	return all
 }
 
 // Stop halts the process (SIGSTOP): it is alive to the kernel and dead to

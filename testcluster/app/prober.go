@@ -30,12 +30,16 @@ const probeBusy = 20 * time.Millisecond
 //
 //	W from until   the lock was held for writing all this time
 //	R from until   refused as read-only, at some instant between
+//	S              a prober began: of the time before nothing is known
 func runProber(ctx context.Context, r *run) (err error) {
 	out, err := os.OpenFile(r.intervals, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("open file of intervals: %w", err)
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := out.WriteString("S\n"); err != nil {
+		return fmt.Errorf("note start: %w", err)
+	}
 	p := &prober{run: r}
 	defer func() { err = errors.Join(err, p.long.Close()) }()
 	for ctx.Err() == nil {
@@ -140,6 +144,10 @@ func Windows(path string) ([]Window, error) {
 	for lines.Scan() {
 		var from, until int64
 		kind, rest, _ := strings.Cut(lines.Text(), " ")
+		if kind == "S" {
+			open = false
+			continue
+		}
 		if n, _ := fmt.Sscanf(rest, "%d %d", &from, &until); n != 2 {
 			break // cut off by the prober's death
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/lsnode/lsnode/testcluster"
@@ -25,6 +26,7 @@ func (b *bench) group(ctx context.Context, name string) (*group, error) {
 	g := &group{c, map[*testcluster.Node]*app.Child{}}
 	for _, n := range c.Nodes {
 		if err := g.start(n); err != nil {
+			g.close()
 			return nil, err
 		}
 	}
@@ -43,7 +45,9 @@ func (g *group) start(n *testcluster.Node) (err error) {
 
 func (g *group) close() {
 	for _, bank := range g.banks {
-		bank.Kill()
+		if bank != nil { // it did not start
+			bank.Kill()
+		}
 	}
 	g.Close()
 }
@@ -92,33 +96,44 @@ func (g *group) verify(ctx context.Context) (testcluster.Verdict, error) {
 
 const oneRun = time.Minute
 
-// failover kills the primary's host again and again: lsnode and the bank.
+// failover kills the primary again and again: lsnode and the bank, while its
+// guard lives and tells the others.
 func (b *bench) failover(ctx context.Context) error {
-	g, err := b.group(ctx, "failover")
+	return b.kills(ctx, "failover after SIGKILL", (*testcluster.Node).Kill)
+}
+
+// crash does the same to the primary's whole host, so that the others have to
+// wait for the end of its lease.
+func (b *bench) crash(ctx context.Context) error {
+	return b.kills(ctx, "failover after the host's death", (*testcluster.Node).Crash)
+}
+
+func (b *bench) kills(ctx context.Context, name string, kill func(*testcluster.Node)) error {
+	g, err := b.group(ctx, strings.ReplaceAll(name, " ", "-"))
 	if err != nil {
 		return err
 	}
 	defer g.close()
 	var took []int64
 	for i := range b.runs {
-		one, err := b.failoverOnce(ctx, g)
+		one, err := b.killOnce(ctx, g, kill)
 		if err != nil {
 			return fmt.Errorf("run %d: %w", i+1, err)
 		}
 		took = append(took, one)
-		note("failover: run %d: %d ms", i+1, one/1e6)
+		note("%s: run %d: %d ms", name, i+1, one/1e6)
 	}
 	v, err := g.verify(ctx)
 	if err != nil {
 		return err
 	}
-	note("failover: %d commits, %d of them in quarantine", v.Committed, v.Quarantined)
+	note("%s: %d commits, %d of them in quarantine", name, v.Committed, v.Quarantined)
 	s := spread(took, time.Millisecond)
-	b.add(figure{Name: "failover after SIGKILL", Unit: "ms", Values: s, Count: len(took), Aim: "p50 < 1500 ms"}, s["p50"] < 1500)
+	b.add(figure{Name: name, Unit: "ms", Values: s, Count: len(took), Aim: "p50 < 1500 ms"}, s["p50"] < 1500)
 	return nil
 }
 
-func (b *bench) failoverOnce(ctx context.Context, g *group) (int64, error) {
+func (b *bench) killOnce(ctx context.Context, g *group, kill func(*testcluster.Node)) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, oneRun)
 	defer cancel()
 	primary, err := g.ready(ctx)
@@ -126,7 +141,7 @@ func (b *bench) failoverOnce(ctx context.Context, g *group) (int64, error) {
 		return 0, err
 	}
 	killed := app.Clock()
-	primary.Kill()
+	kill(primary)
 	g.banks[primary].Kill()
 	_, first, err := g.heir(ctx, killed, primary)
 	if err != nil {

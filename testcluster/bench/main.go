@@ -44,11 +44,11 @@ type bench struct {
 
 func run(ctx context.Context) (err error) {
 	b := &bench{}
-	parts := flag.String("parts", "lag,rate,failover,switchover", "what to measure")
+	parts := flag.String("parts", "lag,rate,failover,crash,switchover", "what to measure")
 	out := flag.String("json", "", "also write all figures to this file")
 	more := flag.String("args", "", "more flags for every lsnode, separated by blanks")
 	flag.IntVar(&b.rounds, "rounds", 5, "interleaved rounds of lag and rate")
-	flag.IntVar(&b.runs, "runs", 20, "runs of failover and switchover")
+	flag.IntVar(&b.runs, "runs", 20, "runs of failover, crash and switchover")
 	flag.DurationVar(&b.seconds, "time", 4*time.Second, "length of one measurement")
 	flag.StringVar(&b.sync, "sync", "normal", "the application's PRAGMA synchronous: normal or full")
 	flag.Parse()
@@ -70,7 +70,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	known := map[string]func(context.Context) error{
-		"lag": b.lag, "rate": b.rate, "failover": b.failover, "switchover": b.switchover,
+		"lag": b.lag, "rate": b.rate, "failover": b.failover, "crash": b.crash, "switchover": b.switchover,
 	}
 	for _, part := range strings.Split(*parts, ",") {
 		if known[part] == nil {
