@@ -36,6 +36,7 @@ type node struct {
 	// log is cut.
 	confirmed bool
 	least     [2]uint64 // of that state: the epoch counter and the newest reign
+	settling  uint64    // the newest reign that this node has begun to follow
 	settled   uint64    // the reign to whose line the log was cut
 
 	primary
@@ -74,12 +75,13 @@ func (n *node) start() {
 	}
 	n.up = true
 	n.life++
+	n.w.tell(n, "starts at %v, promised %d", n.last(), n.promised)
 	started := n.clock()
 	if n.w.rules.noStartWait {
 		started -= timing.Lease
 	}
 	n.voter = lease.NewVoter(timing, n.promised, started)
-	n.floor, n.confirmed, n.settled = 0, n.w.rules.unconfirmed, 0
+	n.floor, n.confirmed, n.settling, n.settled = 0, n.w.rules.unconfirmed, 0, 0
 	n.restartRaft()
 	if !n.soleVoter() {
 		n.left = 0 // a start fences
@@ -92,6 +94,7 @@ func (n *node) start() {
 func (n *node) crash() {
 	n.up = false
 	n.log = n.log[:n.durable]
+	n.w.tell(n, "crashes, keeps %v", n.last())
 	if n.w.rules.forgetPromise {
 		n.promised = 0
 	}
@@ -187,16 +190,26 @@ func (n *node) following() (state.Primary, bool) {
 	return s.Primary, current && n.leading == 0 && s.Primary.Epoch != 0 && s.Primary.Node != id(n.i)
 }
 
-// stateChanged begins to follow: what is off the line is cut.
+// stateChanged begins to follow: after a while what is off the line, as it was
+// at first, is cut.
 func (n *node) stateChanged() {
-	if p, ok := n.following(); ok && n.settled != p.Epoch {
-		n.settled = p.Epoch
-		n.cutTo(onLine(n.state().Line(), n.log))
+	p, ok := n.following()
+	if !ok || n.settling == p.Epoch {
+		return
 	}
+	n.settling = p.Epoch
+	line := n.state().Line()
+	n.in(n.w.between(0, []time.Duration{0, 100 * ms}[n.w.rand.IntN(2)]), func() {
+		if q, ok := n.following(); ok && q.Epoch == p.Epoch && n.settling == p.Epoch {
+			n.settled = p.Epoch
+			n.cutTo(onLine(line, n.log))
+		}
+	})
 }
 
 // cutTo cuts the log, durably.
 func (n *node) cutTo(log []state.Position) {
+	n.w.tell(n, "cuts its log from %v to %d", n.last(), len(log))
 	n.log, n.durable = log, min(n.durable, len(log))
 }
 
@@ -231,6 +244,7 @@ func (n *node) answer(to int, epoch uint64, line state.Line) {
 		if len(log) > 0 {
 			a.Positions[db] = log[len(log)-1]
 		}
+		n.w.tell(n, "answers epoch %d of %s: %v", epoch, id(to), a.Positions[db])
 		n.w.send(n.i, to, func(c *node) { c.answered(epoch, a, log) })
 	})
 }
@@ -242,6 +256,7 @@ func (n *node) mayAccept(epoch uint64) bool {
 }
 
 // accept takes what the primary of an epoch ships: its log, or the beginning of it.
+// A node that has not settled yet says no more than where it stands.
 func (n *node) accept(from int, epoch uint64, log []state.Position) {
 	p, ok := n.following()
 	if !ok || p.Epoch != epoch || p.Node != id(from) || !n.mayAccept(epoch) {
@@ -249,6 +264,7 @@ func (n *node) accept(from int, epoch uint64, log []state.Position) {
 	}
 	last := n.last()
 	switch at := slices.Index(log, last); {
+	case n.settled != epoch:
 	case at >= 0 || last.IsZero():
 		n.log = append(n.log[:len(n.log):len(n.log)], log[at+1:]...)
 	case last.Compare(log[len(log)-1]) < 0: // repaired

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"time"
 
 	"github.com/lsnode/lsnode/cluster/lease"
 	"github.com/lsnode/lsnode/cluster/promote"
@@ -30,7 +31,7 @@ type primary struct {
 
 func (n *node) becomeFollower() {
 	n.primary = primary{}
-	n.settled = 0
+	n.settling, n.settled = 0, 0
 	if n.up {
 		n.stateChanged()
 	}
@@ -46,6 +47,7 @@ func (n *node) leadershipLost(term int) {
 // stepDown fences, then says so. A sole voter's database stays open.
 func (n *node) stepDown() {
 	epoch, wasPlanned := n.epoch, n.planned
+	n.w.tell(n, "steps down in epoch %d", epoch)
 	if n.open && n.soleVoter() {
 		n.left = lease.Forever
 	}
@@ -97,6 +99,7 @@ func (n *node) lead(term int) {
 			return
 		}
 		n.asking, _ = n.voters()
+		n.w.tell(n, "stands in epoch %d, voters %b", r.epoch, n.asking)
 		n.epoch, n.line, n.logs = r.epoch, n.state().Line(), map[string][]state.Position{}
 		n.confirmed, n.least = true, [2]uint64{max(n.least[0], r.epoch), n.least[1]}
 		n.ask(r.epoch)
@@ -178,10 +181,7 @@ func (n *node) advance(target promote.Target) {
 	n.begun, _ = n.voters()
 	n.holder.SetVoters(n.begun.ids())
 	n.renew(epoch)
-	fetching := n.w.between(0, 200*ms)
-	if n.w.chance(0.5) {
-		fetching = 0
-	}
+	fetching := n.w.between(0, []time.Duration{0, 0, 200 * ms, 1500 * ms}[n.w.rand.IntN(4)])
 	n.in(fetching, func() {
 		if n.epoch != epoch || n.voter.Promised() > epoch {
 			return
@@ -259,12 +259,8 @@ func (n *node) reign(epoch uint64) {
 		n.in(5*ms, func() { n.reign(epoch) })
 		return
 	}
-	if _, ok := n.state().Line().Start(db, epoch); !ok && !n.w.rules.neverBegin {
-		n.propose(&state.Command{AddDatabase: &state.AddDatabase{Name: db, Epoch: epoch}}, func(r result) {
-			if r.err == nil {
-				n.reign(epoch)
-			}
-		})
+	if _, ok := n.state().Line().Start(db, epoch); !ok {
+		n.begin(epoch)
 		return
 	}
 	n.voter.Reign(epoch)
@@ -275,6 +271,37 @@ func (n *node) reign(epoch uint64) {
 	n.work(epoch)
 	n.tip(epoch)
 	n.members(epoch)
+}
+
+// begin begins the database in the reign, through whichever node leads by then,
+// again and again until the answer has come.
+func (n *node) begin(epoch uint64) {
+	if n.epoch != epoch || n.open {
+		return
+	}
+	for to := range n.w.nodes {
+		n.w.send(n.i, to, func(l *node) {
+			l.propose(&state.Command{AddDatabase: &state.AddDatabase{Name: db, Epoch: epoch}}, func(r result) {
+				if r.err == nil {
+					l.w.send(l.i, n.i, func(p *node) { p.inBegun(epoch) })
+				}
+			})
+		})
+	}
+	n.in(300*ms, func() { n.begin(epoch) })
+}
+
+// inBegun goes on with the reign once this node knows itself that it has begun the
+// database.
+func (n *node) inBegun(epoch uint64) {
+	if n.epoch != epoch || n.open {
+		return
+	}
+	if _, ok := n.state().Line().Start(db, epoch); ok {
+		n.reign(epoch)
+		return
+	}
+	n.in(10*ms, func() { n.inBegun(epoch) })
 }
 
 // work is the application.
@@ -336,6 +363,7 @@ func (n *node) has(node int, epoch uint64, p state.Position) {
 		return
 	}
 	n.known[node] = p
+	n.w.tell(n, "knows that n%d has %v", node, p)
 	voters, _ := n.voters()
 	if n.w.rules.syncStart {
 		voters = n.begun
@@ -373,6 +401,7 @@ func (n *node) acknowledge(q state.Position) {
 			n.w.acked[p] = true
 		}
 	}
+	n.w.tell(n, "acknowledges %v in epoch %d", q, n.epoch)
 	n.acked = q
 }
 
@@ -381,7 +410,7 @@ func (n *node) members(epoch uint64) {
 	if !n.w.changes {
 		return
 	}
-	n.in(n.w.between(50*ms, 600*ms), func() {
+	n.in(n.w.between(20*ms, n.w.pace), func() {
 		if n.epoch == epoch && n.open && n.held() {
 			if node := n.w.rand.IntN(len(n.w.nodes)); node != n.i && !n.changes {
 				n.toggle(epoch, node)
@@ -399,6 +428,7 @@ func (n *node) toggle(epoch uint64, node int) {
 		return
 	}
 	n.changes = true
+	term := n.leading
 	over := func() {
 		if n.epoch == epoch && n.changes {
 			n.changes = false
@@ -407,11 +437,11 @@ func (n *node) toggle(epoch uint64, node int) {
 			}
 		}
 	}
-	n.in(n.w.between(0, 10*ms), func() {
-		n.raft.asked = &change{toggle: node, based: index, done: over}
+	n.in(n.w.between(0, []time.Duration{5 * ms, 5 * ms, 1500 * ms}[n.w.rand.IntN(3)]), func() {
+		n.raft.asked = &change{toggle: node, term: term, based: index, done: over}
 		n.change()
 	})
-	n.in(n.w.between(10*ms, 1000*ms), over)
+	n.in(n.w.between(10*ms, []time.Duration{100 * ms, 4000 * ms}[n.w.rand.IntN(2)]), over)
 }
 
 // mayChange tells whether a node has caught up, so that it can become a voter,

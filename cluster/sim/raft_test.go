@@ -68,8 +68,8 @@ type raft struct {
 
 // change is asked for by a primary and done by Raft as soon as it can.
 type change struct {
-	voters set
 	toggle int
+	term   int // in which the reign leads that asks for it
 	based  int // the index of the configuration that it was checked against
 	done   func()
 }
@@ -319,15 +319,17 @@ func (n *node) change() {
 	r := &n.raft
 	voters, index := n.voters()
 	c := r.asked
-	if c == nil || !r.leader || index > r.known || r.entries[r.known-1].term != r.term && !n.w.rules.earlyChange {
+	if c == nil || !r.leader || index > r.known || r.entries[r.known-1].term != r.term {
 		return
 	}
 	r.asked = nil
 	next := voters.toggle(c.toggle)
-	if index != c.based && !n.w.rules.unguarded || next == 0 {
+	switch {
+	case next == 0, index != c.based && !n.w.rules.unguarded, r.term != c.term && !n.w.rules.anyTerm:
 		return
 	}
 	n.w.counts.changed++
+	n.w.tell(n, "makes %b the voters", next)
 	r.waiting[len(r.entries)+1] = func(result) { c.done() }
 	n.append(entry{voters: next})
 }

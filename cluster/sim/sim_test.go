@@ -28,7 +28,7 @@ func TestNoViolation(t *testing.T) {
 		t.Run(fmt.Sprintf("%d nodes, changes of voters %v", c.nodes, c.changes), func(t *testing.T) {
 			t.Parallel()
 			var total counts
-			n, began := schedules(200), time.Now()
+			n, began := schedules(750), time.Now()
 			for seed := range uint64(n) {
 				w := newWorld(seed, c.nodes, c.changes, rules{})
 				if v := w.run(length); v != "" {
@@ -52,25 +52,27 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		changes bool
 		rules   rules
 	}{
-		"a renewal's answer is a promise":           {3, false, rules{noHold: true}},
-		"a restarted voter waits":                   {3, false, rules{noStartWait: true}},
-		"a primary stops before the end":            {3, false, rules{noMargin: true}},
-		"the lease counts from the sending":         {3, false, rules{countFromReply: true}},
-		"fenced is said when it is true":            {3, false, rules{fencedTooEarly: true}},
-		"the answered epoch is durable":             {3, false, rules{forgetPromise: true}},
-		"lower epochs than answered are refused":    {3, false, rules{acceptLower: true}},
-		"a majority answers":                        {3, false, rules{anyAnswer: true}},
-		"the most advanced position counts":         {3, false, rules{ownPosition: true}},
-		"only durable positions are acknowledged":   {3, false, rules{unsyncedAck: true}},
-		"the primary's own fsync comes first":       {3, false, rules{unsyncedOwn: true}},
-		"only positions of the epoch are counted":   {3, false, rules{olderEpochs: true}},
-		"tails off the line don't compete":          {3, false, rules{noCut: true}},
-		"a reign begins what it ships":              {3, false, rules{neverBegin: true}},
-		"only the newest candidacy can be promoted": {3, false, rules{anyCandidacy: true}},
-		"no log is cut by an old history":           {3, false, rules{unconfirmed: true}},
-		"a sync counts the newest voters":           {5, true, rules{syncStart: true}},
-		"a lease counts the newest voters":          {5, true, rules{leaseStart: true}},
-		"voters have what was acknowledged":         {5, true, rules{anyVoter: true}},
+		"a renewal's answer is a promise":            {3, false, rules{noHold: true}},
+		"a restarted voter waits":                    {3, false, rules{noStartWait: true}},
+		"a primary stops before the end":             {3, false, rules{noMargin: true}},
+		"the lease counts from the sending":          {3, false, rules{countFromReply: true}},
+		"fenced is said when it is true":             {3, false, rules{fencedTooEarly: true}},
+		"the answered epoch is durable":              {3, false, rules{forgetPromise: true}},
+		"lower epochs than answered are refused":     {3, false, rules{acceptLower: true}},
+		"a majority answers":                         {3, false, rules{anyAnswer: true}},
+		"the most advanced position counts":          {3, false, rules{ownPosition: true}},
+		"only durable positions are acknowledged":    {3, false, rules{unsyncedAck: true}},
+		"the primary's own fsync comes first":        {3, false, rules{unsyncedOwn: true}},
+		"only positions of the epoch are counted":    {3, false, rules{olderEpochs: true}},
+		"tails off the line don't compete":           {3, false, rules{noCut: true}},
+		"only the newest candidacy can be promoted":  {3, false, rules{anyCandidacy: true}},
+		"no log is cut by an old history":            {3, false, rules{unconfirmed: true}},
+		"a sync counts the newest voters":            {5, true, rules{syncStart: true}},
+		"a lease counts the newest voters":           {5, true, rules{leaseStart: true}},
+		"a lease does at once":                       {5, true, rules{leaseLate: true}},
+		"voters have what was acknowledged":          {5, true, rules{anyVoter: true}},
+		"a change is of what it was checked against": {5, true, rules{unguarded: true}},
+		"a change is of the reign that asked for it": {5, true, rules{anyTerm: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

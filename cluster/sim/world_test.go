@@ -26,7 +26,6 @@ type rules struct {
 	unsyncedOwn    bool // the primary counts itself before it is durable
 	olderEpochs    bool // a sync counts positions of earlier epochs as well
 	noCut          bool // tails off the line compete
-	neverBegin     bool // a reign ships what it has not begun
 	anyCandidacy   bool // an old candidacy can be promoted
 	unconfirmed    bool // a node cuts its log by a history that is still being replayed
 	syncStart      bool // a sync counts the voters that the reign began with
@@ -34,7 +33,7 @@ type rules struct {
 	leaseLate      bool // the lease counts new voters only when who asked for them has an answer
 	anyVoter       bool // nodes become voters, or cease to be, whatever the others have
 	unguarded      bool // a change of voters is not tied to the configuration that it was checked against
-	earlyChange    bool // a leader changes voters before it has committed anything in its term
+	anyTerm        bool // a change of voters is made in whatever term the node leads by then
 }
 
 const ms = time.Millisecond
@@ -75,6 +74,7 @@ type world struct {
 	nodes   []*node
 	cut     map[[2]int]bool // links that are down, by (from, to)
 	loss    float64
+	pace    time.Duration // at most so long between changes of voters
 
 	// What Raft has committed, and the state after each entry. Every node has
 	// applied a part of it.
@@ -86,6 +86,14 @@ type world struct {
 	reigning  map[uint64]string // by epoch: the node and its life
 	counts    counts
 	violation string
+	story     func(line string) // gets what happens, if it is set
+}
+
+// tell tells what happens.
+func (w *world) tell(n *node, format string, args ...any) {
+	if w.story != nil {
+		w.story(fmt.Sprintf("%12v %s ", w.now, id(n.i)) + fmt.Sprintf(format, args...))
+	}
 }
 
 // counts are what has happened, to see that a good deal does.
@@ -105,6 +113,7 @@ func newWorld(seed uint64, n int, changes bool, r rules) *world {
 		acked: map[state.Position]bool{}, reigning: map[uint64]string{},
 	}
 	w.loss = []float64{0, 0.05, 0.3}[w.rand.IntN(3)]
+	w.pace = []time.Duration{100 * ms, 600 * ms}[w.rand.IntN(2)]
 	voters := all(n)
 	if changes {
 		voters = all(1 + w.rand.IntN(n))
@@ -186,7 +195,7 @@ func (w *world) send(from, to int, deliver func(n *node)) {
 // trouble crashes nodes, cuts links, and makes primaries resign.
 func (w *world) trouble() {
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
-	switch w.rand.IntN(7) {
+	switch w.rand.IntN(8) {
 	case 0, 1:
 		if n.up {
 			n.crash()
@@ -204,7 +213,14 @@ func (w *world) trouble() {
 				w.cut[[2]int{i, j}] = w.chance(0.3)
 			}
 		}
-	case 4:
+	case 4: // two sides
+		side := set(w.rand.IntN(1 << len(w.nodes)))
+		for i := range w.nodes {
+			for j := range w.nodes {
+				w.cut[[2]int{i, j}] = side.has(i) != side.has(j)
+			}
+		}
+	case 5:
 		for _, p := range w.nodes {
 			if p.open {
 				p.resign(n.i)
@@ -245,6 +261,7 @@ func (w *world) violate(format string, args ...any) {
 // opened checks a new primary.
 func (w *world) opened(n *node) {
 	w.counts.reigns++
+	w.tell(n, "opens in epoch %d at %v", n.epoch, n.last())
 	who := fmt.Sprintf("%s in life %d", id(n.i), n.life)
 	if other, ok := w.reigning[n.epoch]; ok && other != who {
 		w.violate("epoch %d has two primaries: %s and %s", n.epoch, other, who)
