@@ -34,6 +34,8 @@ type Cluster struct {
 	removed  chan struct{}         // closed once this node is no member any more
 	crowd    atomic.Pointer[crowd] // set once, when the cluster's ID is known
 
+	rejoinPeers []string // set by Open
+
 	// Set by start, and not changed afterwards.
 	token     secure.Token
 	advertise string
@@ -49,7 +51,7 @@ type Cluster struct {
 	reigning   *reign            // while Data.Reign runs; guarded by mu
 	epochFloor uint64            // what a voter has promised to someone else; guarded by mu
 	confirmed  *announceResponse // what the state holds at least; nil: not known yet; guarded by mu
-	isRemoved  bool              // removed is closed; guarded by mu
+	whyRemoved error             // set when removed is closed; guarded by mu
 }
 
 // Open takes the data dir (another process that has it is named in the error)
@@ -71,6 +73,9 @@ func Open(ctx context.Context, config Config) (_ *Cluster, err error) {
 		}
 	}()
 	if c.identity, err = identity.Load(config.DataDir); err != nil {
+		return nil, fmt.Errorf("open cluster: %w", err)
+	}
+	if err := c.beginRejoin(); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}
 	if c.voter, err = openVoter(config.DataDir, config.Timing.Timing); err != nil {

@@ -33,6 +33,9 @@ var (
 	ErrIsPrimary = errors.New("the node is primary")
 	// ErrRemoved says that this node is not a member any more.
 	ErrRemoved = errors.New("the node has been removed from the cluster")
+	// ErrDropped says that a recovery of the cluster's lost majority went on without
+	// this node: it joins anew when it is opened the next time.
+	ErrDropped = errors.New("the cluster was recovered without this node")
 	// ErrNoToken says that a cluster can't be joined without its token.
 	ErrNoToken = errors.New("no cluster token given")
 	// ErrNotFresh says that the data dir belongs to a cluster already.
@@ -57,6 +60,7 @@ func coded() map[string]error {
 		"sole-voter":    ErrSoleVoter,
 		"is-primary":    ErrIsPrimary,
 		"removed":       ErrRemoved,
+		"dropped":       ErrDropped,
 		"invalid":       ErrInvalid,
 		"not-leader":    errNotLeader,
 		"unknown":       consensus.ErrUnknown,

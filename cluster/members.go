@@ -63,6 +63,9 @@ func (c *Cluster) belong(ctx context.Context, id string) error {
 	if err := c.identity.SetCluster(id); err != nil {
 		return err
 	}
+	if err := endRejoin(c.config.DataDir); err != nil {
+		return err
+	}
 	return c.openCrowd(ctx)
 }
 
@@ -143,8 +146,13 @@ func (c *Cluster) announceLoop(ctx context.Context) {
 			c.awaitForsaken(ctx)
 			continue
 		case errors.Is(err, ErrRemoved):
-			c.setRemoved()
+			c.setRemoved(ErrRemoved)
 			return
+		case errors.Is(err, ErrDropped):
+			if err = c.setDropped(c.acquaintances()); err == nil {
+				return
+			}
+			c.logger.Error("prepare to join anew", "error", err)
 		case !retryable(err):
 			c.logger.Warn("announce this node", "error", err)
 		}
@@ -231,13 +239,20 @@ func (c *Cluster) acquaintances() []string {
 	return out
 }
 
-func (c *Cluster) setRemoved() {
+// setRemoved ends Run with the reason why this node is no member any more.
+func (c *Cluster) setRemoved(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.isRemoved {
-		c.isRemoved = true
+	if c.whyRemoved == nil {
+		c.whyRemoved = why
 		close(c.removed)
 	}
+}
+
+func (c *Cluster) removal() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.whyRemoved
 }
 
 // readdress takes a member's announcement, at the leader.
@@ -247,6 +262,9 @@ func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (announceRespons
 	}
 	current := c.State()
 	known, ok := current.Nodes[r.Node.ID]
+	if _, dropped := current.Dropped[r.Node.ID]; dropped {
+		return announceResponse{}, fmt.Errorf("announce node %s: %w", r.Node.Name, ErrDropped)
+	}
 	if !ok {
 		return announceResponse{}, fmt.Errorf("announce node %s: %w", r.Node.Name, ErrRemoved)
 	}
@@ -334,7 +352,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	if _, err := lead(ctx, c, methodRemove, idRequest{ID: c.Self()}, c.expel); err != nil && !errors.Is(err, ErrUnknownNode) {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
-	c.setRemoved()
+	c.setRemoved(ErrRemoved)
 	return nil
 }
 

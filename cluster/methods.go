@@ -24,6 +24,7 @@ const (
 	methodSwitchover = "cluster.switchover" //
 	methodPing       = "cluster.ping"       // anyone to anyone
 	methodRemoved    = "cluster.removed"    // the leader to who was removed
+	methodDropped    = "cluster.dropped"    // the primary to who was dropped by a recovery
 )
 
 type renewRequest struct {
@@ -86,9 +87,12 @@ func (c *Cluster) handleMethods() {
 	c.server.Handle(methodPing, method(func(context.Context, string, empty) (empty, error) { return empty{}, nil }))
 	c.server.Handle(methodRemoved, method(func(_ context.Context, _ string, r idRequest) (empty, error) {
 		if r.ID == c.Self() {
-			c.setRemoved()
+			c.setRemoved(ErrRemoved)
 		}
 		return empty{}, nil
+	}))
+	c.server.Handle(methodDropped, method(func(_ context.Context, _ string, r droppedRequest) (empty, error) {
+		return empty{}, c.answerDropped(r)
 	}))
 	c.server.Handle(methodJoin, method(func(ctx context.Context, from string, r nodeRequest) (joinResponse, error) {
 		return atLeader(ctx, c, from, methodJoin, r, c.admit)

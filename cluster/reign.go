@@ -63,6 +63,7 @@ func (r *reign) run(ctx context.Context, start map[string]state.Position) (_ *sw
 		}
 	})
 	wg.Go(func() { r.adjustLoop(ctx) })
+	wg.Go(func() { r.tellDropped(ctx) })
 	wg.Go(func() {
 		if switched = r.switchLoop(ctx); switched != nil {
 			finish(errSwitchedOver)

@@ -23,7 +23,7 @@ const (
 )
 
 // Run lives this node's roles, one at a time, until ctx ends or the node is
-// removed ([ErrRemoved]). On return no role is left, the lease is given up, and
+// removed ([ErrRemoved], [ErrDropped]). On return no role is left, the lease is given up, and
 // unless an error says otherwise nothing is open for writing (but for a sole
 // voter). It is called once.
 func (c *Cluster) Run(ctx context.Context, data Data) error {
@@ -38,7 +38,7 @@ func (c *Cluster) Run(ctx context.Context, data Data) error {
 	wg.Go(func() {
 		select {
 		case <-c.removed:
-			stop(ErrRemoved)
+			stop(c.removal())
 		case <-ctx.Done():
 		}
 	})
@@ -56,8 +56,8 @@ func (c *Cluster) Run(ctx context.Context, data Data) error {
 		p.wait(ctx)
 	}
 	c.setRole(RoleFenced, 0, "stopped")
-	if errors.Is(context.Cause(ctx), ErrRemoved) {
-		return ErrRemoved
+	if why := c.removal(); why != nil && errors.Is(context.Cause(ctx), why) {
+		return why
 	}
 	return nil
 }

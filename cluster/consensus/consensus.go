@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"github.com/lsnode/lsnode/cluster/internal/durable"
 )
@@ -61,20 +58,8 @@ func Open(config Config) (_ *Consensus, err error) {
 }
 
 func (c *Consensus) open() (err error) {
-	c.store, err = raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(c.config.Dir, "raft.db"),
-		BoltOptions: &bbolt.Options{
-			// The lock of the data dir keeps other processes out; this only turns a
-			// mistake into an error instead of a wait.
-			Timeout: 5 * time.Second,
-			// The list of free pages is found by a scan at the next start instead
-			// of being written with each commit.
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+	if c.store, err = openStore(c.config.Dir); err != nil {
+		return err
 	}
 	if err := c.start(); err != nil {
 		return errors.Join(err, c.store.Close())

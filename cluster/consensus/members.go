@@ -26,9 +26,12 @@ func (c *Consensus) Configuration() []Member {
 	if future.Error() != nil { // it never has one
 		return nil
 	}
-	servers := future.Configuration().Servers
-	members := make([]Member, 0, len(servers))
-	for _, s := range servers {
+	return membersOf(future.Configuration())
+}
+
+func membersOf(c raft.Configuration) []Member {
+	members := make([]Member, 0, len(c.Servers))
+	for _, s := range c.Servers {
 		members = append(members, Member{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return members

@@ -97,6 +97,17 @@ func (id *Identity) SetCluster(cluster string) error {
 	return nil
 }
 
+// ClearCluster makes the data dir belong to no cluster; durable on return.
+func (id *Identity) ClearCluster() error {
+	next := id.file
+	next.Cluster = ""
+	if err := durable.WriteJSON(id.path, next, 0o600); err != nil {
+		return fmt.Errorf("clear cluster: %w", err)
+	}
+	id.file = next
+	return nil
+}
+
 var (
 	idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 	idPattern  = regexp.MustCompile(`^[0-9a-v]{26}$`)

@@ -176,6 +176,7 @@ func (s *State) putNode(n Node) error {
 		s.Nodes = map[string]Node{}
 	}
 	s.Nodes[n.ID] = n
+	delete(s.Dropped, n.ID)
 	return nil
 }
 

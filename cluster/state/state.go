@@ -25,6 +25,12 @@ type State struct {
 	Primary   Primary `json:"primary"`             // the newest that was promoted
 	History   []Reign `json:"history,omitempty"`
 
+	// Recovered is the counter as the last recovery of a lost majority has set it,
+	// zero if there was none; Dropped are the members that it went on without, by
+	// ID, until they join anew.
+	Recovered uint64          `json:"recovered,omitempty"`
+	Dropped   map[string]Node `json:"dropped,omitempty"`
+
 	// Archive is the coarse progress of archiving each database. Its form is
 	// the archive's business.
 	Archive map[string]json.RawMessage `json:"archive,omitempty"`
@@ -111,6 +117,7 @@ func Decode(b []byte) (*State, error) {
 func (s *State) clone() *State {
 	c := *s
 	c.Nodes = maps.Clone(s.Nodes)
+	c.Dropped = maps.Clone(s.Dropped)
 	c.Databases = slices.Clone(s.Databases)
 	c.History = slices.Clone(s.History)
 	c.Archive = maps.Clone(s.Archive)
