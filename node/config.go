@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lsnode/lsnode/walstream"
 )
@@ -21,29 +22,40 @@ type Database struct {
 	Path string // of the file; on a node that joins, where the copy is to be; required
 }
 
+// When an application runs that lives under its node.
+const (
+	ExecAlways  = "always"
+	ExecPrimary = "primary"
+)
+
 // Config is all that a node is told. [Run] takes it as it is, fills in the
 // defaults and validates it once.
 type Config struct {
-	Name      string       // label for people, unique among live nodes; default the host's name
-	DataDir   string       // this node's state: ID, token, Raft, log; made if absent; required
-	Databases []Database   // files to replicate; default none
-	DBDir     string       // directory watched for databases, and home of new copies; default none watched, copies in DataDir/db
-	Listen    string       // node-to-node, HOST:PORT, TCP and UDP; default 0.0.0.0:7400
-	Advertise string       // HOST:PORT by which other nodes reach Listen; default Listen, or this host's address if that is unspecified
-	HTTP      string       // HOST:PORT of the endpoints for people and probes; default 127.0.0.1:7480
-	Archive   string       // URL of the archive; default none
-	NATS      string       // URL of an external NATS server; default embedded
-	Token     string       // the cluster's secret; default the one in DataDir, or a new one for a new cluster
-	Nonvoter  bool         // stay a read replica that is never primary; default false
-	Peers     []string     // HOST:PORT of members to join through; default none: a new cluster of one, or resume
-	Timing    string       // lease and election times fit for "lan" or "wan"; default lan
-	FileMode  os.FileMode  // permission bits of copies, their -wal and -shm; default 0644
-	FileGroup string       // group of copies, name or number; default the process's
-	LogBytes  int64        // bytes that the log of transactions may take on disk; default 1 GiB
-	Replace   bool         // joining, put aside an existing file that is not this cluster's copy; default false
-	Guard     []string     // program and arguments of the guard, which calls guard.Watch; default none: this node is not guarded
-	Logger    *slog.Logger // default slog.Default()
-	Version   string       // shown to people and other nodes; default "devel"
+	Name      string      // label for people, unique among live nodes; default the host's name
+	DataDir   string      // this node's state: ID, token, Raft, log; made if absent; required
+	Databases []Database  // files to replicate; default none
+	DBDir     string      // directory watched for databases, and home of new copies; default none watched, copies in DataDir/db
+	Listen    string      // node-to-node, HOST:PORT, TCP and UDP; default 0.0.0.0:7400
+	Advertise string      // HOST:PORT by which other nodes reach Listen; default Listen, or this host's address if that is unspecified
+	HTTP      string      // HOST:PORT of the endpoints for people and probes; default 127.0.0.1:7480
+	Archive   string      // URL of the archive; default none
+	NATS      string      // URL of an external NATS server; default embedded
+	Token     string      // the cluster's secret; default the one in DataDir, or a new one for a new cluster
+	Nonvoter  bool        // stay a read replica that is never primary; default false
+	Peers     []string    // HOST:PORT of members to join through; default none: a new cluster of one, or resume
+	Timing    string      // lease and election times fit for "lan" or "wan"; default lan
+	FileMode  os.FileMode // permission bits of copies, their -wal and -shm; default 0644
+	FileGroup string      // group of copies, name or number; default the process's
+	LogBytes  int64       // bytes that the log of transactions may take on disk; default 1 GiB
+	Replace   bool        // joining, put aside an existing file that is not this cluster's copy; default false
+	Exec      string      // shell command of an application to run; default none
+	ExecOn    string      // when it runs: "always" the node does, or while it is "primary" with its databases open; default always
+	Guard     []string    // program and arguments of the guard, which calls guard.Watch; default none: this node is not guarded
+	// AuditInterval is how long a round takes in which every page of all databases
+	// is read from disk and compared with its checksum; negative: never; default 24h.
+	AuditInterval time.Duration
+	Logger        *slog.Logger // default slog.Default()
+	Version       string       // shown to people and other nodes; default "devel"
 }
 
 // withDefaults returns the configuration with each field that is zero set to
@@ -59,7 +71,11 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Listen, "0.0.0.0:7400")
 	setDefault(&c.HTTP, "127.0.0.1:7480")
 	setDefault(&c.Timing, "lan")
+	setDefault(&c.ExecOn, ExecAlways)
 	setDefault(&c.Version, "devel")
+	if c.AuditInterval == 0 {
+		c.AuditInterval = 24 * time.Hour
+	}
 	if c.LogBytes == 0 {
 		c.LogBytes = 1 << 30
 	}
@@ -119,6 +135,9 @@ func (c Config) Validate() error {
 	errs = append(errs, c.validateDatabases()...)
 	if c.Timing != "lan" && c.Timing != "wan" {
 		errs = append(errs, fmt.Errorf("timing %q: want lan or wan", c.Timing))
+	}
+	if c.ExecOn != ExecAlways && c.ExecOn != ExecPrimary {
+		errs = append(errs, fmt.Errorf("exec on %q: want %s or %s", c.ExecOn, ExecAlways, ExecPrimary))
 	}
 	if c.LogBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("log bytes %d: want at least 1048576", c.LogBytes))

@@ -44,15 +44,16 @@ type arrival struct {
 // following is one database's part in a term: it takes live messages from its
 // inbox, pulls what is missing, logs and applies. One goroutine runs it.
 type following struct {
-	d      *database
-	term   *term
-	inbox  chan arrival
-	missed chan struct{}                      // holds a token when something was dropped or a newer tip is known
-	told   atomic.Pointer[walstream.Position] // what the last tip said
+	d       *database
+	term    *term
+	inbox   chan arrival
+	damaged chan *examined                     // what an examination has found and is to be repaired
+	missed  chan struct{}                      // holds a token when something was dropped or a newer tip is known
+	told    atomic.Pointer[walstream.Position] // what the last tip said
 }
 
 func newFollowing(d *database, t *term) *following {
-	return &following{d: d, term: t, inbox: make(chan arrival, inboxSize), missed: make(chan struct{}, 1)}
+	return &following{d: d, term: t, inbox: make(chan arrival, inboxSize), missed: make(chan struct{}, 1), damaged: make(chan *examined, 1)}
 }
 
 // offer hands over a live message without waiting. One that finds the inbox
@@ -129,6 +130,8 @@ func (f *following) stream(ctx context.Context) error {
 			err = f.take(ctx, m)
 		case <-f.missed:
 			err = errGap
+		case found := <-f.damaged:
+			err = f.mend(ctx, found)
 		}
 		switch {
 		case errors.Is(err, errGap):

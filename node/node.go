@@ -43,6 +43,8 @@ type Node struct {
 	lease  atomic.Pointer[cluster.Lease] // while this node reigns
 	reign  atomic.Pointer[reign]         // while this node reigns
 
+	looks *deepLooks
+
 	mu        sync.Mutex
 	databases map[string]*database // guarded by mu
 }

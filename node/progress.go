@@ -23,6 +23,7 @@ type progress struct {
 	current  time.Time          // when this node last knew itself to be at the primary's position
 	wal      int64              // bytes
 	kept     int                // commits in quarantine
+	damaged  int                // pages found damaged and not repaired yet
 	advanced chan struct{}      // closed and replaced when visible changes
 }
 
@@ -100,6 +101,12 @@ func (p *progress) setKept(commits int) {
 	p.kept = commits
 }
 
+func (p *progress) setDamaged(pages int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.damaged = pages
+}
+
 // position returns what readers see and a channel that is closed when that
 // changes.
 func (p *progress) position() (walstream.Position, <-chan struct{}) {
@@ -114,7 +121,7 @@ func (p *progress) status(name, path string, now time.Time) api.Database {
 	defer p.mu.Unlock()
 	d := api.Database{
 		Name: name, Path: path, State: p.state, Error: p.err,
-		Epoch: uint64(p.visible.Epoch), WALBytes: p.wal, Quarantined: p.kept,
+		Epoch: uint64(p.visible.Epoch), WALBytes: p.wal, Quarantined: p.kept, DamagedPages: p.damaged,
 	}
 	if !p.visible.IsZero() {
 		d.TXID, d.Checksum, d.Bookmark = p.visible.TXID.String(), p.visible.Checksum.String(), p.visible.Bookmark()

@@ -54,8 +54,19 @@ func (d *database) restoreCopy(ctx context.Context, authority walstream.Epoch, d
 // position, and applies them as one transaction: readers stay on. The log begins
 // anew there. It rereads the file first, so that the table says what is in it.
 func (d *database) repair(ctx context.Context, authority walstream.Epoch, dial stream.Dialer, line state.Line) error {
+	return d.repairWith(ctx, authority, dial, line, nil)
+}
+
+// repairWith is repair that gets some pages in any case: what is wrong with them
+// may be something that their checksum does not cover.
+func (d *database) repairWith(ctx context.Context, authority walstream.Epoch, dial stream.Dialer, line state.Line, also []uint32) error {
 	if err := d.rescan(ctx); err != nil {
 		return err
+	}
+	for _, no := range also {
+		if no <= d.table.PageCount() {
+			d.table.Set(no, 0)
+		}
 	}
 	txn, spool, err := d.fetch(ctx, dial, line, d.table, d.file.PageSize())
 	if err != nil {

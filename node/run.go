@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 // open opens what the data dir holds. Nothing of a database is touched yet.
 func open(ctx context.Context, cfg Config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, tips: newTips(), databases: map[string]*database{}}
+	n := &Node{cfg: cfg, log: cfg.Logger, tips: newTips(), looks: newDeepLooks(), databases: map[string]*database{}}
 	n.shared = &shared{log: cfg.Logger, gate: newGate(), node: cfg.Name, replace: cfg.Replace, fileMode: cfg.FileMode}
 	if n.fileGroup, err = groupID(cfg.FileGroup); err != nil {
 		return nil, err
@@ -155,6 +155,8 @@ func (n *Node) handle() error {
 	}
 	n.cluster.RPC().Handle(methodTip, n.heardTip)
 	n.cluster.RPC().Handle(methodReach, n.reach)
+	n.cluster.RPC().Handle(methodPages, n.answerPages)
+	n.cluster.RPC().Handle(methodVerify, n.answerVerify)
 	n.cluster.RPC().Handle(methodDurable, n.answerDurable)
 	n.cluster.Handle(protocolPull, func(conn net.Conn, from string) {
 		if err := pulls.Serve(context.Background(), conn); err != nil {
@@ -192,6 +194,9 @@ func (n *Node) serve(ctx context.Context) error {
 	group.Go(func() error { return n.watcher.Run(life) })
 	group.Go(func() error { return n.upkeep(life) })
 	group.Go(func() error { return n.watchKept(life) })
+	if n.cfg.AuditInterval > 0 {
+		group.Go(func() error { return n.audit(life) })
+	}
 	if n.cfg.DBDir != "" {
 		group.Go(func() error { return n.watchDatabases(life) })
 	}
@@ -240,6 +245,7 @@ func (n *Node) close() error {
 	if n.cluster != nil {
 		errs = append(errs, n.cluster.Close())
 	}
+	n.looks.close()
 	for _, d := range n.all() {
 		errs = append(errs, d.close(ctx))
 	}

@@ -187,6 +187,9 @@ func (d *database) trust(ctx context.Context, last walstream.Position) error {
 func (d *database) catchUpFile(ctx context.Context) (repair bool, err error) {
 	last := d.txlog.Last(d.name)
 	err = d.applyRest(ctx, last)
+	if err == nil && d.table.Checksum() != last.Checksum {
+		err = d.retable(ctx, last) // it was lost, or a repair was cut off
+	}
 	if err == nil && !d.compared {
 		err = d.compare(ctx)
 		d.compared = err == nil
@@ -227,6 +230,19 @@ func (d *database) applyRest(ctx context.Context, last walstream.Position) error
 	err = d.replica.Apply(ctx, txn)
 	d.countApplied(applied, txn.Post, err)
 	return err
+}
+
+// retable makes the table of page checksums anew, which has to agree with the
+// log's end then.
+func (d *database) retable(ctx context.Context, last walstream.Position) error {
+	if err := d.rescan(ctx); err != nil {
+		return err
+	}
+	if got := d.table.Checksum(); got != last.Checksum {
+		d.counts.Mismatches.Inc()
+		return fmt.Errorf("compare %s with its log: %w: it has %s, the log's end is %s", d.path, apply.ErrChecksum, got, last)
+	}
+	return nil
 }
 
 // compare reads the whole file after a reboot: what the disk kept of it may be

@@ -27,6 +27,7 @@ type cli struct {
 	Leave      leaveCmd      `cmd:"" help:"Take a node out of its cluster, and stop it."`
 	Remove     removeCmd     `cmd:"" help:"Take another node, which is dead, out of the cluster."`
 	Release    releaseCmd    `cmd:"" help:"Make a follower's copy an ordinary database again. No node may be running on it."`
+	Verify     verifyCmd     `cmd:"" help:"Compare what all nodes have of a database, at one position."`
 	Quarantine quarantineCmd `cmd:"" help:"Commits that this host's node had and the cluster has not: list, show, export, drop."`
 	Demo       demoCmd       `cmd:"" help:"Run three nodes on this machine: replicate, kill the primary, fail over, compare. Ends by itself."`
 	Guard      guardCmd      `cmd:"" hidden:"" help:"The process beside a running node that closes its databases to writers if the node can't."`

@@ -61,6 +61,13 @@ func (n *fakeNode) Switchover(_ context.Context, to string) error { return n.do(
 func (n *fakeNode) Sync(_ context.Context, db string) (api.Synced, error) {
 	return api.Synced{Bookmark: "lsb1-x", TXID: "0000000000000007", Nodes: []string{"n1", "n2"}}, n.do("sync " + db)
 }
+func (n *fakeNode) Verify(_ context.Context, db string, deep bool) (api.Verified, error) {
+	v := api.Verified{Database: db, TXID: "0000000000000007", Nodes: []api.VerifiedNode{{Node: "n1", Equal: true, TXID: "0000000000000007"}}}
+	if deep {
+		v.Nodes = append(v.Nodes, api.VerifiedNode{Node: "n2", TXID: "0000000000000007", Damaged: 1, Pages: map[uint32]string{3: "torn"}, Repaired: true})
+	}
+	return v, n.do(fmt.Sprintf("verify %s %t", db, deep))
+}
 func (n *fakeNode) Leave(context.Context) error                 { return n.do("leave") }
 func (n *fakeNode) Remove(_ context.Context, node string) error { return n.do("remove " + node) }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/lsnode/lsnode/node"
 	"github.com/lsnode/lsnode/node/api"
@@ -13,21 +14,22 @@ import (
 
 // nodeFlags are the flags of a node that runs, however it came into its cluster.
 type nodeFlags struct {
-	Name      string   `help:"Name of this node, for people; unique among live nodes. Default: the host's name." placeholder:"NAME"`
-	DataDir   string   `help:"Directory of this node's own state; made if absent." placeholder:"DIR"`
-	DB        []string `name:"db" help:"A SQLite file to replicate; repeat for more. The name is for the whole cluster, by default the file's without extension." placeholder:"[NAME=]PATH" sep:"none"`
-	DBDir     string   `name:"db-dir" help:"Replicate the *.db, *.sqlite and *.sqlite3 files of this directory, new ones too; copies of other nodes' databases go there. Default for copies: DATA-DIR/db." placeholder:"DIR"`
-	Listen    string   `help:"Address for the other nodes, TCP and UDP." placeholder:"HOST:PORT" default:"0.0.0.0:7400"`
-	Advertise string   `help:"Address by which the other nodes reach this one. Default: --listen, or this host's address." placeholder:"HOST:PORT"`
-	HTTP      string   `name:"http" help:"Address for probes, metrics and the other commands." placeholder:"HOST:PORT" default:"127.0.0.1:7480"`
-	NATS      string   `name:"nats" help:"Ship through this NATS server instead of the embedded one." placeholder:"URL"`
-	Token     string   `help:"The cluster's token. Default: the one in the data dir, or, starting a cluster, a new one." placeholder:"TOKEN"`
-	TokenFile string   `help:"Read the cluster's token from this file." placeholder:"FILE"`
-	Nonvoter  bool     `help:"Be a read replica: never vote, never be primary."`
-	Timing    string   `help:"Lease and election times: ${enum}." enum:"lan,wan" default:"lan"`
-	LogBytes  int64    `help:"Bytes that the log of transactions may take on disk. A node that was away for longer is repaired by comparing pages." placeholder:"N" default:"1073741824"`
-	FileMode  fileMode `help:"Permission bits of copies, their -wal and -shm. Readers under another user must be able to write the -shm." placeholder:"MODE" default:"0644"`
-	FileGroup string   `help:"Group of copies, name or number." placeholder:"GROUP"`
+	Name          string        `help:"Name of this node, for people; unique among live nodes. Default: the host's name." placeholder:"NAME"`
+	DataDir       string        `help:"Directory of this node's own state; made if absent." placeholder:"DIR"`
+	DB            []string      `name:"db" help:"A SQLite file to replicate; repeat for more. The name is for the whole cluster, by default the file's without extension." placeholder:"[NAME=]PATH" sep:"none"`
+	DBDir         string        `name:"db-dir" help:"Replicate the *.db, *.sqlite and *.sqlite3 files of this directory, new ones too; copies of other nodes' databases go there. Default for copies: DATA-DIR/db." placeholder:"DIR"`
+	Listen        string        `help:"Address for the other nodes, TCP and UDP." placeholder:"HOST:PORT" default:"0.0.0.0:7400"`
+	Advertise     string        `help:"Address by which the other nodes reach this one. Default: --listen, or this host's address." placeholder:"HOST:PORT"`
+	HTTP          string        `name:"http" help:"Address for probes, metrics and the other commands." placeholder:"HOST:PORT" default:"127.0.0.1:7480"`
+	NATS          string        `name:"nats" help:"Ship through this NATS server instead of the embedded one." placeholder:"URL"`
+	Token         string        `help:"The cluster's token. Default: the one in the data dir, or, starting a cluster, a new one." placeholder:"TOKEN"`
+	TokenFile     string        `help:"Read the cluster's token from this file." placeholder:"FILE"`
+	Nonvoter      bool          `help:"Be a read replica: never vote, never be primary."`
+	Timing        string        `help:"Lease and election times: ${enum}." enum:"lan,wan" default:"lan"`
+	LogBytes      int64         `help:"Bytes that the log of transactions may take on disk. A node that was away for longer is repaired by comparing pages." placeholder:"N" default:"1073741824"`
+	AuditInterval time.Duration `help:"How long a round takes in which every page is read from disk and compared with its checksum; 0: never." default:"24h"`
+	FileMode      fileMode      `help:"Permission bits of copies, their -wal and -shm. Readers under another user must be able to write the -shm." placeholder:"MODE" default:"0644"`
+	FileGroup     string        `help:"Group of copies, name or number." placeholder:"GROUP"`
 }
 
 // config makes a node's configuration of the flags.
@@ -43,6 +45,9 @@ func (f *nodeFlags) config(a *app) (node.Config, error) {
 		FileMode: os.FileMode(f.FileMode), FileGroup: f.FileGroup,
 		Guard:  guardCommand(f.DataDir, a.level),
 		Logger: a.logger(), Version: version(),
+	}
+	if cfg.AuditInterval = f.AuditInterval; cfg.AuditInterval <= 0 {
+		cfg.AuditInterval = -1 // zero means the default there
 	}
 	for _, s := range f.DB {
 		db, err := node.ParseDatabase(s)

@@ -57,6 +57,12 @@ type Backend interface {
 	// when its deadline comes first, ErrUnconfirmed when the reign ends first.
 	Sync(ctx context.Context, db string) (Synced, error)
 
+	// Verify compares what all nodes have of a database at one position. deep:
+	// each reads every page from disk, and has repaired what is damaged. Only the
+	// primary can do it. Errors: ErrNotPrimary, ErrUnknownDatabase, ErrNotServed,
+	// ctx's; what is wrong with a node is in its part of the answer.
+	Verify(ctx context.Context, db string, deep bool) (Verified, error)
+
 	// Switchover hands the primary's role to the named node, or, if to is
 	// empty, to the one that is best placed. It returns once the new primary is
 	// open for writing. It may be called on any node. Errors: ErrNoPrimary,
@@ -80,6 +86,37 @@ type Synced struct {
 	Bookmark string   `json:"bookmark"`
 	TXID     string   `json:"txid"`
 	Nodes    []string `json:"nodes"`
+}
+
+// Verified is the answer to a verification.
+type Verified struct {
+	Database string         `json:"database"`
+	TXID     string         `json:"txid"`     // at which all nodes were compared
+	Checksum string         `json:"checksum"` // of the primary at it
+	Nodes    []VerifiedNode `json:"nodes"`
+}
+
+// Equal tells whether all nodes have what the primary has, undamaged.
+func (v Verified) Equal() bool {
+	for _, n := range v.Nodes {
+		if !n.Equal {
+			return false
+		}
+	}
+	return true
+}
+
+// VerifiedNode is what one node has.
+type VerifiedNode struct {
+	Node      string            `json:"node"`
+	Equal     bool              `json:"equal"`
+	TXID      string            `json:"txid"`
+	Checksum  string            `json:"checksum"`
+	PagesRead uint32            `json:"pages_read"`      // from disk; 0 unless deep
+	Damaged   int               `json:"damaged"`         // pages that were not what was written
+	Pages     map[uint32]string `json:"pages,omitempty"` // some of them, and what was wrong
+	Repaired  bool              `json:"repaired"`        // they are what they should be now
+	Error     string            `json:"error,omitempty"` // why it could not be compared
 }
 
 // NotSynced says that a position is not known to be on a majority.

@@ -77,6 +77,18 @@ func (c *Client) Sync(ctx context.Context, db string, timeout time.Duration) (Sy
 	return synced, err
 }
 
+// Verify compares what all nodes have of a database, on the primary. deep: each
+// node reads every page from disk, and has repaired what is damaged.
+func (c *Client) Verify(ctx context.Context, db string, deep bool, timeout time.Duration) (Verified, error) {
+	query := url.Values{"timeout": {timeout.String()}}
+	if deep {
+		query.Set("deep", "true")
+	}
+	var verified Verified
+	err := c.do(ctx, http.MethodPost, "/v1/databases/"+url.PathEscape(db)+"/verify", query, &verified)
+	return verified, err
+}
+
 // Switchover hands the primary's role to the named node, or to the best placed
 // one, and returns once that is open for writing.
 func (c *Client) Switchover(ctx context.Context, to string, timeout time.Duration) (Switched, error) {

@@ -175,6 +175,14 @@ func (s *Server) switchover(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
+	var verified Verified
+	s.change(w, r, func(ctx context.Context) (err error) {
+		verified, err = s.cfg.Backend.Verify(ctx, r.PathValue("name"), r.URL.Query().Get("deep") == "true")
+		return err
+	}, func() any { return verified })
+}
+
 func (s *Server) leave(w http.ResponseWriter, r *http.Request) {
 	s.change(w, r, s.cfg.Backend.Leave, func() any { return struct{}{} })
 }

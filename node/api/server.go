@@ -107,6 +107,7 @@ func (s *Server) Handler() http.Handler {
 	read("/replica", s.replica)
 	read("/v1/status", s.status)
 	read("/v1/databases/{name}/wait", s.wait)
+	change("/v1/databases/{name}/verify", s.verify)
 	mux.Handle("/v1/databases/{name}/sync", only(http.HandlerFunc(s.sync), http.MethodPost)) // counts as reading
 	change("/v1/switchover", s.switchover)
 	change("/v1/leave", s.leave)

@@ -50,6 +50,10 @@ func (b *fakeBackend) Sync(ctx context.Context, db string) (Synced, error) {
 	err := b.do(ctx, "sync "+db)
 	return Synced{Bookmark: "lsb1-x", TXID: "0000000000000007", Nodes: []string{"n1", "n2"}}, err
 }
+func (b *fakeBackend) Verify(ctx context.Context, db string, deep bool) (Verified, error) {
+	err := b.do(ctx, fmt.Sprintf("verify %s %t", db, deep))
+	return Verified{Database: db, TXID: "0000000000000007", Nodes: []VerifiedNode{{Node: "n1", Equal: true}}}, err
+}
 func (b *fakeBackend) Leave(ctx context.Context) error { return b.do(ctx, "leave") }
 func (b *fakeBackend) Remove(ctx context.Context, node string) error {
 	return b.do(ctx, "remove "+node)

@@ -76,6 +76,9 @@ type Database struct {
 	// Quarantined is how many commits of this database are kept in quarantine
 	// on this node.
 	Quarantined int `json:"quarantined"`
+	// DamagedPages is how many pages here were found to be otherwise than they
+	// were written, and are not repaired yet.
+	DamagedPages int `json:"damaged_pages,omitempty"`
 }
 
 // GuardState says whether a node is guarded.

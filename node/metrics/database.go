@@ -16,6 +16,8 @@ type Database struct {
 	RepairedPages   prometheus.Counter
 	Mismatches      prometheus.Counter // times that content was not what its checksum says
 	Quarantined     prometheus.Counter // commits put in quarantine
+	AuditedPages    prometheus.Counter // pages read from disk to see whether they are what was written
+	DamagedPages    prometheus.Counter // those that were not, each time that it was seen
 	Checkpoints     prometheus.Counter // run by this node
 	Restarts        prometheus.Counter // of the WAL
 	ForcedRestarts  prometheus.Counter // restarts for which writers were held
@@ -36,6 +38,7 @@ func countersOf(db *Database) []*prometheus.Counter {
 		&db.CapturedCommits, &db.CapturedTxns, &db.CapturedPages, &db.AppliedCommits, &db.AppliedTxns,
 		&db.Gaps, &db.Scans, &db.Repairs, &db.RepairedPages, &db.Mismatches, &db.Quarantined,
 		&db.Checkpoints, &db.Restarts, &db.ForcedRestarts, &db.KeptRestarts,
+		&db.AuditedPages, &db.DamagedPages,
 	}
 }
 
@@ -65,6 +68,8 @@ func newDatabaseVecs() databaseVecs {
 			c("wal_restarts_total", "Restarts of the WAL that this node has seen or made."),
 			c("wal_forced_restarts_total", "Times that writers were held so that the WAL could restart."),
 			c("wal_kept_restarts_total", "Restarts of the WAL that readers have put off."),
+			c("audited_pages_total", "Pages read from disk to see whether they are what was written."),
+			c("damaged_pages_total", "Pages on disk that were not what was written, each time that it was seen."),
 		},
 		gauges: []*prometheus.GaugeVec{
 			g("wal_longest_hold_seconds", "Longest time that writers were held so that the WAL could restart."),

@@ -25,7 +25,7 @@ type statusCollector struct {
 
 	info, role, epoch, hasPrimary, nodes                 *prometheus.Desc
 	state, dbEpoch, txid, synced, lag, lagTxids, walSize *prometheus.Desc
-	quarantined, guard                                   *prometheus.Desc
+	quarantined, damaged, guard                          *prometheus.Desc
 }
 
 func newStatusCollector(version string, status func() api.Status) *statusCollector {
@@ -47,6 +47,7 @@ func newStatusCollector(version string, status func() api.Status) *statusCollect
 		lag:         d("lag_seconds", "Time since this node last knew itself to be at the primary's position.", "database"),
 		lagTxids:    d("lag_transactions", "Commits of the primary that are known here and not applied.", "database"),
 		walSize:     d("wal_bytes", "Size of the database's WAL.", "database"),
+		damaged:     d("unrepaired_pages", "Pages of this copy found damaged and not repaired yet.", "database"),
 		quarantined: d("quarantine_commits", "Commits of the database in quarantine on this node.", "database"),
 	}
 }
@@ -54,7 +55,7 @@ func newStatusCollector(version string, status func() api.Status) *statusCollect
 // Describe implements [prometheus.Collector].
 func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.info, c.role, c.epoch, c.hasPrimary, c.guard, c.nodes, c.state, c.dbEpoch, c.txid, c.synced, c.lag, c.lagTxids, c.walSize, c.quarantined,
+		c.info, c.role, c.epoch, c.hasPrimary, c.guard, c.nodes, c.state, c.dbEpoch, c.txid, c.synced, c.lag, c.lagTxids, c.walSize, c.quarantined, c.damaged,
 	} {
 		ch <- d
 	}
@@ -105,6 +106,7 @@ func (c *statusCollector) collectDatabase(db api.Database, set func(*prometheus.
 	set(c.lag, db.LagMS/1000, db.Name)
 	set(c.lagTxids, float64(db.LagTXIDs), db.Name)
 	set(c.walSize, float64(db.WALBytes), db.Name)
+	set(c.damaged, float64(db.DamagedPages), db.Name)
 	set(c.quarantined, float64(db.Quarantined), db.Name)
 }
 
