@@ -27,18 +27,22 @@ type keeper struct {
 	changed notifier                                   // the lease's end moved, or the members changed
 
 	mu      sync.Mutex
-	holder  *lease.Holder // guarded by mu
-	members []string      // guarded by mu
+	holder  *lease.Holder   // guarded by mu
+	voters  func() []string // of the newest configuration, committed or not; guarded by mu
+	members []string        // guarded by mu
 }
 
 func newKeeper(epoch uint64, self string, timing lease.Timing, logger *slog.Logger, renew func(context.Context, string) error) *keeper {
 	return &keeper{epoch: epoch, timing: timing, logger: logger, renew: renew, holder: lease.NewHolder(epoch, self, timing)}
 }
 
-// setMembers takes the newest configuration, committed or not.
-func (k *keeper) setMembers(voters, all []string) {
+// setMembers takes whom to renew with, and where the voters are to be had. These
+// are looked at anew at every look at the lease: a change of theirs may be in
+// Raft's log long before, or after, whoever asked for it has an answer, and a
+// lease that counts voters of two changes ago excludes nobody.
+func (k *keeper) setMembers(voters func() []string, all []string) {
 	k.mu.Lock()
-	k.holder.SetVoters(voters)
+	k.voters = voters
 	k.members = all
 	k.publishLocked()
 	k.mu.Unlock()
@@ -107,9 +111,9 @@ func (k *keeper) renewLoop(ctx context.Context, node string) {
 
 func (k *keeper) answered(node string, sent time.Duration) {
 	k.mu.Lock()
-	before := k.holder.Until()
+	before := k.untilLocked()
 	k.holder.Answered(node, sent)
-	moved := k.holder.Until() != before
+	moved := k.untilLocked() != before
 	if moved {
 		k.publishLocked()
 	}
@@ -151,6 +155,13 @@ func (k *keeper) resign() {
 func (k *keeper) until() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.untilLocked()
+}
+
+func (k *keeper) untilLocked() time.Duration {
+	if k.voters != nil {
+		k.holder.SetVoters(k.voters())
+	}
 	return k.holder.Until()
 }
 
@@ -178,7 +189,7 @@ func (k *keeper) awaitLost(ctx context.Context) error {
 		if left <= 0 {
 			return errLeaseLost
 		}
-		timer := time.NewTimer(min(left, time.Hour))
+		timer := time.NewTimer(min(left, k.timing.Renewal)) // nothing tells when the voters change
 		select {
 		case <-timer.C:
 		case <-changed:

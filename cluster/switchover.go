@@ -135,16 +135,13 @@ func (c *Cluster) renew(epoch uint64) func(context.Context, string) error {
 	}
 }
 
-// refresh gives a keeper the newest configuration.
+// refresh gives a keeper the members of the newest configuration.
 func (c *Cluster) refresh(k *keeper) {
-	var voters, all []string
+	var all []string
 	for _, m := range c.raft.Configuration() {
 		all = append(all, m.ID)
-		if m.Voter {
-			voters = append(voters, m.ID)
-		}
 	}
-	k.setMembers(voters, all)
+	k.setMembers(c.Voters, all)
 }
 
 // tellFenced tells the voters that nothing can be written in an epoch or below
