@@ -30,6 +30,9 @@ type keeper struct {
 	holder  *lease.Holder   // guarded by mu
 	voters  func() []string // of the newest configuration, committed or not; guarded by mu
 	members []string        // guarded by mu
+	// What was passed on last, if anything was; guarded by mu.
+	published  time.Duration
+	publishing bool
 }
 
 func newKeeper(epoch uint64, self string, timing lease.Timing, logger *slog.Logger, renew func(context.Context, string) error) *keeper {
@@ -44,7 +47,7 @@ func (k *keeper) setMembers(voters func() []string, all []string) {
 	k.mu.Lock()
 	k.voters = voters
 	k.members = all
-	k.publishLocked()
+	k.untilLocked()
 	k.mu.Unlock()
 	k.changed.notify()
 }
@@ -114,25 +117,10 @@ func (k *keeper) answered(node string, sent time.Duration) {
 	before := k.untilLocked()
 	k.holder.Answered(node, sent)
 	moved := k.untilLocked() != before
-	if moved {
-		k.publishLocked()
-	}
 	k.mu.Unlock()
 	if moved {
 		k.changed.notify()
 	}
-}
-
-// publishLocked passes the lease's end on.
-func (k *keeper) publishLocked() {
-	if k.publish == nil {
-		return
-	}
-	if k.holder.Sole() {
-		k.publish(k.epoch, lease.Forever)
-		return
-	}
-	k.publish(k.epoch, k.holder.Until())
 }
 
 // fresh tells whether a member has promised lately.
@@ -146,7 +134,7 @@ func (k *keeper) fresh(node string) bool {
 func (k *keeper) resign() {
 	k.mu.Lock()
 	k.holder.Resign()
-	k.publishLocked()
+	k.untilLocked()
 	k.mu.Unlock()
 	k.changed.notify()
 }
@@ -158,11 +146,21 @@ func (k *keeper) until() time.Duration {
 	return k.untilLocked()
 }
 
+// untilLocked is until; it also passes the lease's end on if that has moved.
 func (k *keeper) untilLocked() time.Duration {
 	if k.voters != nil {
 		k.holder.SetVoters(k.voters())
 	}
-	return k.holder.Until()
+	until := k.holder.Until()
+	deadline := until
+	if k.holder.Sole() {
+		deadline = lease.Forever // also after its reign: see Config.Lease
+	}
+	if k.publish != nil && (deadline != k.published || !k.publishing) {
+		k.publishing, k.published = true, deadline
+		k.publish(k.epoch, deadline)
+	}
+	return until
 }
 
 // awaitValid returns once the lease is held.

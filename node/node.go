@@ -14,6 +14,7 @@ import (
 
 	"github.com/lsnode/lsnode/cluster"
 	"github.com/lsnode/lsnode/node/api"
+	"github.com/lsnode/lsnode/node/child"
 	"github.com/lsnode/lsnode/node/metrics"
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/sqlitedb"
@@ -35,7 +36,8 @@ type Node struct {
 	metrics  *metrics.Metrics
 	sealer   *stream.Sealer // with an external NATS only
 	tips     *tips
-	guardErr error // why this node can't have a guard
+	guardErr error        // why this node can't have a guard
+	app      *child.Child // nil: none was configured
 	*shared
 
 	broker atomic.Pointer[stream.Broker] // while this node reigns

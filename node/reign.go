@@ -51,6 +51,7 @@ func (n *Node) Reign(ctx context.Context, r cluster.Reign) (err error) {
 	group.Go(func() error { n.tellTips(ctx, current); return nil })
 	group.Go(func() error { n.flushTables(ctx); return nil })
 	group.Go(func() error { return n.heedGuard(ctx, r.Epoch) })
+	group.Go(func() error { n.reignApp(ctx); return nil })
 	group.Go(func() error { return n.reignAll(ctx, group, current) })
 	if err := group.Wait(); err != nil {
 		n.log.Error("reign ends by itself", "epoch", r.Epoch, "error", err)
@@ -150,6 +151,12 @@ func (d *database) flushTable(ctx context.Context) error {
 // Handover implements [cluster.Data]: writers are kept out of all databases,
 // the tail is shipped, the target has it durable, and then all are fenced.
 func (n *Node) Handover(ctx context.Context, target string) (err error) {
+	n.haltApp(ctx)
+	defer func() {
+		if err != nil {
+			n.resumeApp()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, handoverWait)
 	defer cancel()
 	h := &handover{locks: map[*database]*sqlitedb.WriteLock{}}

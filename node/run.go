@@ -32,16 +32,29 @@ const stopWait = 8 * time.Second
 // primary hands over first, so that nothing is lost, and Run returns nil with
 // every database closed to writers, unless this node is the only voter.
 // It also returns nil once this node has left the cluster or was removed from it.
+// With an application ([Config.Exec]) that has ended by itself, or failed to end
+// well, it wraps a [*child.Ended].
 // One process may run several nodes, but not two on one data dir or one database
 // file.
-func Run(ctx context.Context, cfg Config) (err error) {
-	cfg, err = cfg.withDefaults()
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return err
 	}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	for {
+		err := oneLife(ctx, cfg)
+		if !errors.Is(err, cluster.ErrDropped) || ctx.Err() != nil {
+			return err
+		}
+		cfg.Logger.Warn("this node joins anew: what it has and the cluster has not will be kept in quarantine", "reason", err)
+	}
+}
+
+// oneLife is the part of a node's life within which it is the same member.
+func oneLife(ctx context.Context, cfg Config) (err error) {
 	n, err := open(ctx, cfg)
 	if err != nil {
 		return err
@@ -96,14 +109,19 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.metrics = n.openMetrics()
 	n.openGuard()
+	n.openApp()
 	return n, nil
 }
 
 // enter makes this node a member, if it is none yet.
 func (n *Node) enter(ctx context.Context) error {
 	if n.cluster.Fresh() {
-		if len(n.cfg.Peers) > 0 {
-			if err := n.cluster.Join(ctx, n.cfg.Peers); err != nil {
+		peers := n.cluster.RejoinPeers()
+		if peers == nil {
+			peers = n.cfg.Peers
+		}
+		if len(peers) > 0 {
+			if err := n.cluster.Join(ctx, peers); err != nil {
 				return err
 			}
 		} else if err := n.bootstrap(ctx); err != nil {
@@ -158,6 +176,7 @@ func (n *Node) handle() error {
 	n.cluster.RPC().Handle(methodPages, n.answerPages)
 	n.cluster.RPC().Handle(methodVerify, n.answerVerify)
 	n.cluster.RPC().Handle(methodDurable, n.answerDurable)
+	n.cluster.RPC().Handle(methodStanding, n.answerStanding)
 	n.cluster.Handle(protocolPull, func(conn net.Conn, from string) {
 		if err := pulls.Serve(context.Background(), conn); err != nil {
 			n.log.Debug("serve a pull", "node", from, "error", err)
@@ -209,12 +228,17 @@ func (n *Node) serve(ctx context.Context) error {
 		}
 		return err
 	})
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	endApp := n.runApp(leave)
 	stop := context.AfterFunc(ctx, func() {
+		_ = endApp() // said below
 		n.handOver()
 		end()
 	})
-	defer stop()
-	return group.Wait()
+	err = group.Wait()
+	stop()
+	return errors.Join(err, endApp())
 }
 
 // handOver makes another node primary before this one stops, if it can.

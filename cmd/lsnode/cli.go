@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/lsnode/lsnode/node"
+	"github.com/lsnode/lsnode/node/child"
 )
 
 // cli is the whole command line.
@@ -29,6 +30,7 @@ type cli struct {
 	Release    releaseCmd    `cmd:"" help:"Make a follower's copy an ordinary database again. No node may be running on it."`
 	Verify     verifyCmd     `cmd:"" help:"Compare what all nodes have of a database, at one position."`
 	Quarantine quarantineCmd `cmd:"" help:"Commits that this host's node had and the cluster has not: list, show, export, drop."`
+	Recover    recoverCmd    `cmd:"" help:"Let this host's node go on alone, where most voters are lost for good. It must not be running."`
 	Demo       demoCmd       `cmd:"" help:"Run three nodes on this machine: replicate, kill the primary, fail over, compare. Ends by itself."`
 	Guard      guardCmd      `cmd:"" hidden:"" help:"The process beside a running node that closes its databases to writers if the node can't."`
 	DemoApp    demoAppCmd    `cmd:"" hidden:"" help:"The application and the readers of the demo." passthrough:""`
@@ -60,7 +62,13 @@ func (a *app) main(args []string) int {
 		return 0
 	}
 	fmt.Fprintf(a.err, "lsnode: %v\n", err)
-	var usage usageError
+	var (
+		usage usageError
+		ended *child.Ended
+	)
+	if errors.As(err, &ended) {
+		return ended.Status
+	}
 	if errors.As(err, &usage) || errors.Is(err, node.ErrConfig) {
 		fmt.Fprintf(a.err, "%q says what there is to give.\n", strings.TrimSpace("lsnode "+command)+" --help")
 		return 2

@@ -28,6 +28,8 @@ type nodeFlags struct {
 	Timing        string        `help:"Lease and election times: ${enum}." enum:"lan,wan" default:"lan"`
 	LogBytes      int64         `help:"Bytes that the log of transactions may take on disk. A node that was away for longer is repaired by comparing pages." placeholder:"N" default:"1073741824"`
 	AuditInterval time.Duration `help:"How long a round takes in which every page is read from disk and compared with its checksum; 0: never." default:"24h"`
+	Exec          string        `help:"Run this shell command under the node: it is stopped with the node, and when it ends by itself, so does the node, with its exit status." placeholder:"CMD"`
+	ExecOn        string        `name:"exec-on" help:"When the command runs: as long as the node, or while it is primary with its databases open: ${enum}." enum:"always,primary" default:"always"`
 	FileMode      fileMode      `help:"Permission bits of copies, their -wal and -shm. Readers under another user must be able to write the -shm." placeholder:"MODE" default:"0644"`
 	FileGroup     string        `help:"Group of copies, name or number." placeholder:"GROUP"`
 }
@@ -43,6 +45,7 @@ func (f *nodeFlags) config(a *app) (node.Config, error) {
 		Listen: f.Listen, Advertise: f.Advertise, HTTP: f.HTTP,
 		NATS: f.NATS, Token: token, Nonvoter: f.Nonvoter, Timing: f.Timing, LogBytes: f.LogBytes,
 		FileMode: os.FileMode(f.FileMode), FileGroup: f.FileGroup,
+		Exec: f.Exec, ExecOn: f.ExecOn,
 		Guard:  guardCommand(f.DataDir, a.level),
 		Logger: a.logger(), Version: version(),
 	}

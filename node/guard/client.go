@@ -229,7 +229,7 @@ func (c *Client) start(box *cgroup) (*exec.Cmd, *os.File, error) {
 		return nil, nil, fmt.Errorf("start guard: %w", err)
 	}
 	cmd := exec.Command(c.config.Command[0], c.config.Command[1:]...)
-	cmd.Env = []string{} // it needs nothing of it, and may not depend on it
+	cmd.Env = []string{}                    // it needs nothing of it, and may not depend on it
 	cmd.Args[0] = filepath.Base(os.Args[0]) // for lists of processes
 	cmd.Stderr = c.config.Output
 	cmd.ExtraFiles = []*os.File{c.page.file, c.self, wake} // fdPage, fdNode, fdAlarm
