@@ -72,7 +72,7 @@ func refuses(t *testing.T, n *testcluster.Node) {
 // A connection that could write a moment ago can't when its node is demoted,
 // and what it wrote before is everywhere.
 func TestDemotedConnectionIsReadOnly(t *testing.T) {
-	w := started(t, 2*time.Minute, testcluster.Options{})
+	w := started(t, 2*time.Minute, testcluster.Options{Args: calm})
 	first, second := w.Nodes[0], w.Nodes[1]
 	c, err := app.Open(first.DB(testcluster.DatabaseName), app.Settings{Busy: 5 * time.Second})
 	w.must(err)

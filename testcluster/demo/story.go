@@ -144,7 +144,7 @@ func (s *story) kill(ctx context.Context) (*testcluster.Node, error) {
 	}
 	killed := app.Clock()
 	dead.Kill()
-	s.screen.say("Killed lsnode on %s (SIGKILL). Its bank knows nothing of it and writes on for a moment", dead.Name)
+	s.screen.say("Killed lsnode on %s (SIGKILL). Its bank knows nothing of it and goes on trying for a moment", dead.Name)
 	time.Sleep(afterlife)
 	s.drop(dead.Name)
 	heir, err := s.WaitPrimary(ctx, dead)
