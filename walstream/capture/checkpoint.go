@@ -15,6 +15,7 @@ const (
 	passes      = 3                      // checkpoints in a row, as long as each leaves less
 	holdWait    = 250 * time.Millisecond // how long to wait for writers before holding them
 	longestHold = 25 * time.Millisecond  // how long to wait for another checkpoint while holding them
+	holdShare   = 10                     // writers are held for one part in so many, at most
 	lookAgain   = 100 * time.Microsecond
 	forceFirst  = 100 * time.Millisecond // pause after a forced restart that did not succeed
 	forceLast   = 10 * time.Second
@@ -136,7 +137,8 @@ type backoff struct {
 
 func (b *backoff) ready() bool { return !time.Now().Before(b.next) }
 
-func (b *backoff) succeeded() { *b = backoff{} }
+// succeeded bounds the share of the time for which writers are held.
+func (b *backoff) succeeded(held time.Duration) { *b = backoff{next: time.Now().Add(holdShare * held)} }
 
 func (b *backoff) failed() {
 	b.pause = min(max(2*b.pause, forceFirst), forceLast)
@@ -194,7 +196,8 @@ func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
 	start := time.Now()
 	restarted, err := c.restartLocked(ctx, conn)
 	err = errors.Join(err, lock.Release())
-	c.noteHold(time.Since(start))
+	held := time.Since(start)
+	c.noteHold(held)
 	if err != nil {
 		return err
 	}
@@ -202,7 +205,7 @@ func (c *Capture) forceLocked(ctx context.Context, conn *sqlitedb.Conn) error {
 		c.forced = c.pending.to.salt
 	}
 	if restarted {
-		c.forcing.succeeded()
+		c.forcing.succeeded(held)
 	} else {
 		c.forcing.failed()
 	}

@@ -76,6 +76,9 @@ func (c *Capture) loop(ctx context.Context, t *target) error {
 		if err != nil {
 			return err
 		}
+		if wait < time.Millisecond && ctx.Err() == nil && t.nap(wait) {
+			continue
+		}
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,11 +18,15 @@ import (
 // file was unlinked or renamed, or that another one took its name.
 const watchMask = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_ONESHOT
 
+// nappers bounds the threads that sleep in the kernel at one time.
+const nappers = 4
+
 // Watcher tells many captures about changes of their files, through one inotify
 // descriptor. Its methods may be called by several goroutines.
 type Watcher struct {
-	f  *os.File // for reading
-	fd int      // the same; f.Fd would make it blocking
+	f    *os.File      // for reading
+	fd   int           // the same; f.Fd would make it blocking
+	naps chan struct{} // one for each capture that may take a nap now
 
 	mu struct {
 		sync.Mutex
@@ -54,7 +59,7 @@ func NewWatcher() (*Watcher, error) {
 		return nil, fmt.Errorf("open inotify: %w", err)
 	}
 	// Not blocking, so that the runtime polls it and Close ends a Read.
-	w := &Watcher{f: os.NewFile(uintptr(fd), "inotify"), fd: fd}
+	w := &Watcher{f: os.NewFile(uintptr(fd), "inotify"), fd: fd, naps: make(chan struct{}, nappers)}
 	w.mu.watches = map[int32]*watch{}
 	return w, nil
 }
@@ -146,6 +151,21 @@ func (t *target) wake() {
 	case t.C <- struct{}{}:
 	default:
 	}
+}
+
+// nap sleeps for less than a millisecond, in the kernel: a timer of the runtime
+// takes a whole one when the process is idle, which is most of the time that a
+// commit takes. It returns false, at once, if enough others do so.
+func (t *target) nap(d time.Duration) bool {
+	select {
+	case t.w.naps <- struct{}{}:
+	default:
+		return false
+	}
+	defer func() { <-t.w.naps }()
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&ts, nil) // cut short by a signal: as good
+	return true
 }
 
 // arm sets the watches that have fired. What happened before it returns may not
