@@ -78,13 +78,18 @@ func (n *Node) Advance(ctx context.Context, epoch uint64, line state.Line, targe
 func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, line state.Line, target promote.Target) error {
 	goal := fromState(target.Position)
 	own := n.txlog.Last(d.name) == goal
-	if n.cluster.SoleVoter() && own {
+	alone := n.cluster.SoleVoter()
+	if alone && own && line.Newest() >= n.cluster.State().Recovered {
 		// Nobody else can have been primary: what the application wrote meanwhile
-		// goes on top. The file stays open for writing.
+		// goes on top. The file stays open for writing. (Not after a recovery, by
+		// which a node that had been one of several, and perhaps a follower, is alone.)
 		// Without a file its database is refused until there is one.
 		return ignore(d.open(ctx, true), errAbsent)
 	}
 	repair, err := d.settle(ctx, line, own)
+	if errors.Is(err, errAbsent) && alone {
+		return ignore(err, errAbsent) // refused until there is a file
+	}
 	if errors.Is(err, errAbsent) {
 		repair, err = true, nil
 	}
