@@ -47,9 +47,9 @@
 //     handing over meanwhile (holdWritersLocked).
 //   - Beside an application that commits without a pause its own checkpoints never
 //     come to their end, since capture's mark is always a commit behind, and from
-//     1,000 frames on each of its commits tries one. A WAL with a forced restart
-//     below that is faster than one without capture. The sync of the last few
-//     frames has to happen while writers are held: a WAL may only restart when the
+//     1,000 frames on each of its commits tries one. So a restart is forced below
+//     that, with writers held for a bounded share of the time. The sync of the last
+//     few frames has to happen while they are: a WAL may only restart when the
 //     database file is durable. All others happen before.
 //   - An empty WAL proves nothing: after the last connection is gone, every
 //     database has one, and its salts are 0.
