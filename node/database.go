@@ -218,6 +218,9 @@ func (d *database) fence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.suspectUnmarked(); err != nil {
+		return err
+	}
 	return d.shut(ctx)
 }
 

@@ -141,6 +141,27 @@ open(p, 'r+b').write(b.replace(b'good', b'evil'))`, s.path)
 	wantRows(t, s.path, "1 2 3 4")
 }
 
+// Somebody has taken the mark off a copy while its node was down, and committed:
+// that is kept in quarantine, and the copy repaired.
+func TestUnmarkedCopyIsKept(t *testing.T) {
+	primary, s, app, stop := followed(t)
+	defer stop()
+	s.close()
+	run(t, "sqlite3", s.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+	run(t, "python3", "-c", "import sys; f = open(sys.argv[1], 'r+b'); f.seek(18); f.write(b'\\2')", s.path)
+	sqlite(t, s.path, "INSERT INTO t VALUES(99)")
+	s.open()
+	must(t, s.d.fence(t.Context()))
+	app.insert(4)
+	s.follow(primary, 1, began(), primary.reach(5))
+	entry, copied := s.kept()
+	if entry.Uncaptured != 1 {
+		t.Errorf("kept %+v", entry)
+	}
+	wantRows(t, copied, "1 2 3 99")
+	wantRows(t, s.path, "1 2 3 4")
+}
+
 // Another page size needs another file: the copy is made anew, and who has the
 // old one open keeps reading what it was.
 func TestPageSizeChanges(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/lsnode/lsnode/walstream/capture"
 	"github.com/lsnode/lsnode/walstream/pagesum"
 	"github.com/lsnode/lsnode/walstream/sqlitedb"
+	"github.com/lsnode/lsnode/walstream/sqlitefile"
 	"github.com/lsnode/lsnode/walstream/txlog"
 )
 
@@ -35,6 +36,9 @@ type findings struct {
 // may be captured on top of it: for a node that is about to be primary.
 func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repair bool, err error) {
 	if err := d.openCopy(ctx); err != nil {
+		return false, err
+	}
+	if err := d.suspectUnmarked(); err != nil {
 		return false, err
 	}
 	if err := d.shut(ctx); err != nil {
@@ -73,6 +77,25 @@ func (d *database) settle(ctx context.Context, line state.Line, keep bool) (repa
 		return false, err
 	}
 	return true, nil
+}
+
+// suspectUnmarked takes a copy for one that was written to if it has no mark and
+// this node has not lifted it: somebody has, with "release" or by hand, and may
+// have committed since.
+func (d *database) suspectUnmarked() error {
+	if d.replica.Fenced() || d.txlog.Last(d.name).IsZero() {
+		return nil
+	}
+	mark, err := d.replica.Mark()
+	if err != nil || mark > sqlitefile.MarkWAL {
+		return err
+	}
+	why, err := d.doubt()
+	if err != nil || why != noDoubt {
+		return err
+	}
+	d.log.Warn("the copy's mark of being read-only is gone: it is compared with the log", "database", d.name, "path", d.path)
+	return d.setDoubt(reigned)
 }
 
 // ignore returns err unless it is expected.
