@@ -36,6 +36,9 @@ func (n *Node) Guards() []int {
 	return pids
 }
 
+// Signal sends a signal to the process, as its supervisor would.
+func (n *Node) Signal(s syscall.Signal) error { return n.signal(s) }
+
 // SignalGuards sends a signal to the node's guards.
 func (n *Node) SignalGuards(s syscall.Signal) error {
 	var errs []error

@@ -56,7 +56,6 @@ func TestGuardFences(t *testing.T) {
 		fenced := w.refusedBy(banks[old], refused, since)
 		t.Logf("%s of %s: refused by %v, first commit on %s after %v", kind, old.Name, fenced, heir.Name, took)
 		refuses(t, old)
-		w.more(banks[heir], 20)
 		if kind == "SIGKILL" {
 			w.must(w.StartNode(old))
 		} else {

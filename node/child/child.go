@@ -1,13 +1,18 @@
 package child
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -140,6 +145,7 @@ func (c *Child) live(ctx context.Context, signals <-chan os.Signal) (end *Ended,
 	defer c.set(func() { c.up = false })
 	c.config.Group(p.pid)
 	defer c.config.Group(0)
+	p.release()
 	c.config.Logger.Info("application started", "pid", p.pid)
 	stop := syscall.SIGTERM
 	for !asked {
@@ -182,18 +188,29 @@ func (c *Child) live(ctx context.Context, signals <-chan os.Signal) (end *Ended,
 // process is one life of the application.
 type process struct {
 	pid    int           // of the first one, and of the group
+	gate   *os.File      // what lets it begin
 	ended  chan struct{} // closed when the first one has ended
 	status int           // valid then
 }
 
-// start starts it. A thread of its own waits for it: the kernel kills the child
+// script is what the first process does: it begins with the command only once
+// that is allowed, and not at all if this process dies before. Until then nobody
+// but the kernel knows of its group.
+const script = `read -r _ <&3 && exec 3<&- && exec /bin/sh -c "$1"`
+
+// start starts it, held at its gate. A thread of its own waits for it: the kernel kills the child
 // when the thread that has started it ends, which it then does with this process
 // alone.
 func start(command string) (*process, error) {
-	cmd := exec.Command("/bin/sh", "-c", command)
+	hold, gate, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start application: %w", err)
+	}
+	cmd := exec.Command("/bin/sh", "-c", script, "sh", command)
+	cmd.ExtraFiles = []*os.File{hold}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &process{ended: make(chan struct{})}
+	p := &process{gate: gate, ended: make(chan struct{})}
 	started := make(chan error)
 	go func() { // clear waits for ended
 		runtime.LockOSThread()
@@ -210,10 +227,16 @@ func start(command string) (*process, error) {
 		_ = cmd.Wait() // how it has ended is in the state
 		p.status = statusOf(cmd.ProcessState)
 	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start application: %w", err)
+	if err := errors.Join(<-started, hold.Close()); err != nil {
+		return nil, errors.Join(fmt.Errorf("start application: %w", err), gate.Close())
 	}
 	return p, nil
+}
+
+// release lets it begin. An error would mean that it has died: its end tells.
+func (p *process) release() {
+	_, _ = p.gate.WriteString("\n")
+	_ = p.gate.Close()
 }
 
 // statusOf returns what a shell calls the status.
@@ -237,14 +260,34 @@ func (p *process) signal(s syscall.Signal) {
 func (p *process) alive() bool {
 	select {
 	case <-p.ended:
-		return syscall.Kill(-p.pid, 0) == nil
+		return syscall.Kill(-p.pid, 0) == nil && populated(p.pid)
 	default:
 		return true
 	}
 }
 
-// reap bounds how long what was killed may take to be gone: what nobody waits
-// for (in a container without an init) never is.
+// populated tells whether a process group has a process that is more than a
+// zombie: in a container without an init nobody takes those away.
+func populated(group int) bool {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return true
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// After the name in parentheses, which may hold any: state, parent, group.
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 2 && fields[2] == strconv.Itoa(group) && fields[0] != "Z" && fields[0] != "X" {
+			return true
+		}
+	}
+	return false
+}
+
+// reap bounds how long what was killed may take to be gone.
 const reap = time.Second
 
 // clear waits for the end of the whole group, and after a while makes it. Those
