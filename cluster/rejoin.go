@@ -47,6 +47,9 @@ func (r *reign) tellDropped(ctx context.Context) {
 	for {
 		s := r.c.State()
 		for id, n := range s.Dropped {
+			if _, still := r.c.State().Dropped[id]; !still {
+				continue // it has joined meanwhile
+			}
 			tell, cancel := context.WithTimeout(ctx, r.c.config.Timing.Lease)
 			request := droppedRequest{ID: id, Recovered: s.Recovered, Address: r.c.advertise}
 			if err := r.c.CallAddress(tell, atAddress(n), methodDropped, request, nil); err != nil {
