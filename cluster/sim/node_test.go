@@ -202,6 +202,9 @@ func (n *node) stateChanged() {
 	n.in(n.w.between(0, []time.Duration{0, 100 * ms}[n.w.rand.IntN(2)]), func() {
 		if q, ok := n.following(); ok && q.Epoch == p.Epoch && n.settling == p.Epoch {
 			n.settled = p.Epoch
+			if n.w.rules.noLine {
+				return
+			}
 			n.cutTo(onLine(line, n.log))
 		}
 	})
@@ -236,7 +239,7 @@ func (n *node) answer(to int, epoch uint64, line state.Line) {
 			return
 		}
 		log := n.log
-		if !n.w.rules.noCut {
+		if !n.w.rules.noCut && !n.w.rules.noLine {
 			log = onLine(line, log)
 		}
 		log = slices.Clone(log)
@@ -246,6 +249,12 @@ func (n *node) answer(to int, epoch uint64, line state.Line) {
 		}
 		n.w.tell(n, "answers epoch %d of %s: %v", epoch, id(to), a.Positions[db])
 		n.w.send(n.i, to, func(c *node) { c.answered(epoch, a, log) })
+		if n.w.chance(0.03) { // the moment at which what was promised must not be forgotten
+			n.in(n.w.between(0, 20*ms), func() {
+				n.crash()
+				n.w.after(n.w.between(0, 50*ms), n.start)
+			})
+		}
 	})
 }
 

@@ -147,7 +147,7 @@ func (n *node) answered(epoch uint64, a promote.Answer, log []state.Position) {
 	switch {
 	case n.w.rules.anyAnswer || n.w.rules.ownPosition && own && len(n.logs) > len(in.Voters)/2:
 		in.Voters = []string{id(n.i)}
-	case n.w.rules.noCut:
+	case n.w.rules.noCut || n.w.rules.noLine:
 		in.Line = state.Line{}
 	}
 	plan, err := promote.Choose(in)
@@ -336,7 +336,7 @@ func (n *node) ship() {
 	epoch := n.epoch
 	for to := range n.w.nodes {
 		log := n.log[:len(n.log):len(n.log)]
-		if len(log) > 1 && n.w.chance(0.2) {
+		if len(log) > 1 && n.w.chance(n.w.partial) {
 			log = log[:1+n.w.rand.IntN(len(log)-1)]
 		}
 		if to != n.i {

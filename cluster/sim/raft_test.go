@@ -144,7 +144,7 @@ func (n *node) voteFor(candidate, term, length, last int) {
 	}
 	r.vote, r.heard = candidate, n.w.now
 	n.w.send(n.i, candidate, func(c *node) {
-		if c.raft.term == term && !c.raft.leader {
+		if c.raft.term == term && c.raft.votes.has(c.i) && !c.raft.leader {
 			c.raft.votes |= set(0).toggle(n.i)
 			c.counted(term)
 		}
@@ -283,17 +283,29 @@ func (w *world) commit(e entry) {
 	case e.command == nil:
 	case w.rules.anyCandidacy && e.command.Promote != nil:
 		current = forced(current, *e.command.Promote)
+	case w.rules.noLine && e.command.Promote != nil:
+		p := *e.command.Promote
+		current, res = w.applied(current, state.Command{Promote: &state.Promote{Epoch: p.Epoch, Node: p.Node}})
+		if res.err == nil {
+			current.History[len(current.History)-1].Start = p.Start
+		}
 	default:
-		data, err := e.command.Encode()
-		if err != nil {
-			panic(err)
-		}
-		current, res.epoch, res.err = state.Apply(current, data)
-		if errors.Is(res.err, state.ErrOffLine) {
-			w.violate("%v", res.err)
-		}
+		current, res = w.applied(current, *e.command)
 	}
 	w.committed, w.states, w.results = append(w.committed, e), append(w.states, current), append(w.results, res)
+}
+
+// applied is a state after a command.
+func (w *world) applied(s *state.State, c state.Command) (*state.State, result) {
+	data, err := c.Encode()
+	if err != nil {
+		panic(err)
+	}
+	next, epoch, err := state.Apply(s, data)
+	if errors.Is(err, state.ErrOffLine) {
+		w.violate("%v", err)
+	}
+	return next, result{epoch, err}
 }
 
 // forced promotes without asking whether the candidacy is the newest.

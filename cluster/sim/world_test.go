@@ -25,7 +25,8 @@ type rules struct {
 	unsyncedAck    bool // a follower acknowledges before it is durable
 	unsyncedOwn    bool // the primary counts itself before it is durable
 	olderEpochs    bool // a sync counts positions of earlier epochs as well
-	noCut          bool // tails off the line compete
+	noCut          bool // tails off the line are offered
+	noLine         bool // positions compete by epoch and TXID alone, as in Raft; no line is asked
 	anyCandidacy   bool // an old candidacy can be promoted
 	unconfirmed    bool // a node cuts its log by a history that is still being replayed
 	syncStart      bool // a sync counts the voters that the reign began with
@@ -75,6 +76,8 @@ type world struct {
 	cut     map[[2]int]bool // links that are down, by (from, to)
 	loss    float64
 	pace    time.Duration // at most so long between changes of voters
+	calm    time.Duration // at most so long between troubles
+	partial float64       // so many pulls end early
 
 	// What Raft has committed, and the state after each entry. Every node has
 	// applied a part of it.
@@ -114,6 +117,8 @@ func newWorld(seed uint64, n int, changes bool, r rules) *world {
 	}
 	w.loss = []float64{0, 0.05, 0.3}[w.rand.IntN(3)]
 	w.pace = []time.Duration{100 * ms, 600 * ms}[w.rand.IntN(2)]
+	w.calm = []time.Duration{1000 * ms, 1000 * ms, 400 * ms}[w.rand.IntN(3)]
+	w.partial = []float64{0.2, 0.2, 0.9}[w.rand.IntN(3)]
 	voters := all(n)
 	if changes {
 		voters = all(1 + w.rand.IntN(n))
@@ -229,7 +234,7 @@ func (w *world) trouble() {
 	default:
 		clear(w.cut)
 	}
-	w.after(w.between(20*ms, 1000*ms), w.trouble)
+	w.after(w.between(20*ms, w.calm), w.trouble)
 }
 
 // elect forces elections, whatever the nodes' own timers say.
