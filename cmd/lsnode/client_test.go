@@ -236,3 +236,16 @@ func TestNodeIsNotRunning(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Damage is an error, also once it is repaired.
+func TestVerify(t *testing.T) {
+	n := startNode(t, "lsn1-a", api.Status{Node: "n1", Databases: []api.Database{{Name: "app"}}})
+	got := call(t, nil, nil, "verify", "--data-dir", n.dataDir)
+	if got.code != 0 || !strings.Contains(got.out, "equal") {
+		t.Errorf("verify: %+v", got)
+	}
+	got = call(t, nil, nil, "verify", "app", "--deep", "--data-dir", n.dataDir)
+	if got.code != 1 || !strings.Contains(got.out, "damaged, repaired") || !strings.Contains(got.out, "app on n2: page 3: torn") {
+		t.Errorf("verify --deep: %+v", got)
+	}
+}

@@ -167,7 +167,7 @@ func (c *quarantineShowCmd) Run(a *app) (err error) {
 type quarantineExportCmd struct {
 	quarantineFlags
 	ID    string `arg:"" name:"id" help:"The entry: its ID, or the beginning of it."`
-	Out   string `short:"o" help:"Where the file goes." placeholder:"FILE" required:""`
+	Out   string `name:"output" short:"o" help:"Where the file goes." placeholder:"FILE" required:""`
 	Force bool   `help:"Replace a file that is there."`
 }
 

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lsnode/lsnode/node"
 )
@@ -19,7 +20,7 @@ func plain(cfg node.Config) node.Config {
 
 // byDefault is what "run --name n1 --data-dir d" gives.
 func byDefault() node.Config {
-	return node.Config{Name: "n1", DataDir: "d", Listen: "0.0.0.0:7400", HTTP: "127.0.0.1:7480", Timing: "lan", ExecOn: "always", LogBytes: 1 << 30, FileMode: 0o644}
+	return node.Config{Name: "n1", DataDir: "d", Listen: "0.0.0.0:7400", HTTP: "127.0.0.1:7480", Timing: "lan", ExecOn: "always", LogBytes: 1 << 30, AuditInterval: 24 * time.Hour, FileMode: 0o644}
 }
 
 func TestConfig(t *testing.T) {
