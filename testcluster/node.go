@@ -1,6 +1,7 @@
 package testcluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -190,8 +191,39 @@ func descendants(pid int) (all []int) {
 }
 
 // Stop halts the process (SIGSTOP): it is alive to the kernel and dead to
-// everybody else.
-func (n *Node) Stop() error { return n.signal(syscall.SIGSTOP) }
+// everybody else. It returns when every thread stands still.
+func (n *Node) Stop() error {
+	if err := n.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pid := n.current().cmd.Process.Pid
+	for end := time.Now().Add(10 * time.Second); !halted(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("stop node %s: it goes on running", n.Name)
+		}
+	}
+	return nil
+}
+
+// halted tells whether all threads of a process are stopped, or gone.
+func halted(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread is gone
+		}
+		// The state comes after the name, which is in parentheses.
+		_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+		if rest == "" || !strings.ContainsRune("TtZX", rune(rest[0])) {
+			return false
+		}
+	}
+	return true
+}
 
 // Cont lets a stopped process go on.
 func (n *Node) Cont() error { return n.signal(syscall.SIGCONT) }
