@@ -115,6 +115,7 @@ func (c *Cluster) start(ctx context.Context, create bool) error {
 		Mux:       c.mux,
 		Advertise: c.advertise,
 		Resolve:   c.resolve,
+		Refuse:    c.dropped,
 		Machine:   c.machine,
 		Timing:    consensus.Timing{Heartbeat: c.config.Timing.Raft, Election: c.config.Timing.Raft, LeaderLease: c.config.Timing.Raft},
 		Logger:    c.logger,

@@ -65,6 +65,13 @@ func (r *reign) tellDropped(ctx context.Context) {
 	}
 }
 
+// dropped tells whether a recovery went on without a node that has not joined
+// since. A leader of the old configuration would have this node follow it.
+func (c *Cluster) dropped(id string) bool {
+	_, dropped := c.State().Dropped[id]
+	return dropped
+}
+
 // answerDropped takes the word of a recovered cluster's primary, unless this node
 // knows of that recovery and so has joined since.
 func (c *Cluster) answerDropped(r droppedRequest) error {

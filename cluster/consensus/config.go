@@ -70,6 +70,9 @@ type Config struct {
 	// Resolve returns the current address, "host:port", of a node, or "" if it
 	// knows none; then the one from the configuration is used. Default none.
 	Resolve func(nodeID string) string
+	// Refuse tells whose connections are not accepted: Raft itself believes anyone
+	// who calls itself leader. Default nobody's.
+	Refuse func(nodeID string) bool
 	// Machine is the replicated state.
 	Machine Machine
 	// Timing is how fast elections are. Default as its fields say.
@@ -87,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Resolve == nil {
 		c.Resolve = func(string) string { return "" }
+	}
+	if c.Refuse == nil {
+		c.Refuse = func(string) bool { return false }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

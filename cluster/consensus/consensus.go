@@ -81,7 +81,12 @@ func (c *Consensus) start() error {
 	if c.hasState, err = raft.HasExistingState(cache, c.store, snapshots); err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	stream := &streamLayer{Listener: c.config.Mux.Listener(Protocol), mux: c.config.Mux, peerTimeout: c.config.Timing.Network}
+	begun := make(chan struct{})
+	defer close(begun)
+	stream := &streamLayer{
+		Listener: c.config.Mux.Listener(Protocol), mux: c.config.Mux, peerTimeout: c.config.Timing.Network,
+		refuse: c.config.Refuse, begun: begun,
+	}
 	c.transport = newPatientTransport(c.isMember, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: &addresses{config: c.config, fallback: c.configured},
 		Stream:                stream,

@@ -16,17 +16,27 @@ type streamLayer struct {
 	*mux.Listener
 	mux         *mux.Mux
 	peerTimeout time.Duration
+	refuse      func(nodeID string) bool
+	begun       <-chan struct{} // closed when the state is there, by which refuse decides
 }
 
 var _ raft.StreamLayer = (*streamLayer)(nil)
 
 // Accept implements [net.Listener].
 func (s *streamLayer) Accept() (net.Conn, error) {
-	conn, err := s.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		accepted, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		<-s.begun
+		conn := accepted.(*mux.Conn)
+		if s.refuse(conn.Peer()) {
+			_ = conn.Close()
+			continue
+		}
+		return s.setUp(conn)
 	}
-	return s.setUp(conn.(*mux.Conn))
 }
 
 // Dial implements [raft.StreamLayer].
