@@ -199,6 +199,7 @@ func (c *Client) live(ctx context.Context, box *cgroup) error {
 		return err
 	}
 	c.setStatus(func(s *Status) { s.PID, s.Err = cmd.Process.Pid, "" })
+	started := bootTime()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(deaf)
@@ -211,7 +212,7 @@ func (c *Client) live(ctx context.Context, box *cgroup) error {
 			}
 			return errors.Join(err, alarm.Close())
 		case <-tick.C:
-			if silent := bootTime() - c.page.beat(); silent > deaf {
+			if silent := bootTime() - max(c.page.beat(), started); silent > deaf {
 				c.config.Logger.Warn("the guard shows no life and is replaced", "pid", cmd.Process.Pid, "silent", silent)
 				_ = cmd.Process.Kill() // it may have ended
 			}
@@ -234,7 +235,7 @@ func (c *Client) start(box *cgroup) (*exec.Cmd, *os.File, error) {
 	cmd.Stderr = c.config.Output
 	cmd.ExtraFiles = []*os.File{c.page.file, c.self, wake} // fdPage, fdNode, fdAlarm
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	c.page.setBeat(bootTime()) // it has until then
+	c.page.setBeat(0) // that was another's
 	if err := errors.Join(cmd.Start(), wake.Close()); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start guard: %w", err), alarm.Close())
 	}

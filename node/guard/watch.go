@@ -150,6 +150,9 @@ func (g *guard) sleep(wait time.Duration) {
 	fds := []unix.PollFd{{Fd: int32(g.node.pidfd), Events: unix.POLLIN}, {Fd: int32(g.alarm), Events: unix.POLLIN}}
 	ts := unix.NsecToTimespec(int64(wait))
 	_, _ = unix.Ppoll(fds, &ts, nil) // whatever it was, the page is looked at
+	if fds[1].Revents != 0 {
+		g.alarm = -1 // it was raised for good; Ppoll passes over it
+	}
 }
 
 // act fences what is open and, if it was the guard that has, tells the voters.
