@@ -102,6 +102,16 @@ func (c *Client) Closed(name string) error {
 	return c.change(func(t *table) { t.Databases = t.without(name) })
 }
 
+// Databases returns those that the guard would close.
+func (c *Client) Databases() []Database {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.table.Databases)
+}
+
 // Voters says whom to tell.
 func (c *Client) Voters(voters []cluster.Peer) error {
 	return c.change(func(t *table) { t.Voters = voters })
