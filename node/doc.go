@@ -26,5 +26,10 @@
 // Commits that this node has and the cluster has not are kept under
 // DATA-DIR/quarantine as a plain copy of the database before it is repaired.
 //
+// A guard (package guard) runs beside the node. A database is put on its list
+// before the fence is lifted, and taken off it once that is up again; after the
+// guard has begun to fence in an epoch this node lifts no fence in it any more.
+// An application may run under the node (package child).
+//
 // A database file, its -wal and its -shm are opened by [sqlitedb.DB] only.
 package node
