@@ -3,11 +3,14 @@ package apply
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lsnode/lsnode/walstream/sqlitedb"
 )
@@ -89,5 +92,49 @@ func TestBoltWithoutFile(t *testing.T) {
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Without room for the mark the lock is kept: nobody can write all the same, and
+// the mark follows when there is room.
+func TestBoltOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skip("no right to mount: ", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path, ballast := filepath.Join(dir, "a.db"), filepath.Join(dir, "ballast")
+	shell(path, "PRAGMA journal_mode=WAL; CREATE TABLE t(a); PRAGMA wal_checkpoint(TRUNCATE)")
+	reader, err := sqlitedb.Open(t.Context(), path, sqlitedb.Options{}) // so that -wal and -shm are there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := reader.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	b := NewBolt(path)
+	if err := b.Shoot(t.Context()); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if got := shell(path, "BEGIN IMMEDIATE"); !strings.Contains(got, "locked") {
+		t.Errorf("a writer gets %q", got)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.Shoot(t.Context()), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(path, "INSERT INTO t VALUES(2)"); !strings.Contains(got, "readonly database") {
+		t.Errorf("a write gets %q", got)
 	}
 }
