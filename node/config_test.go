@@ -60,6 +60,7 @@ func TestValidate(t *testing.T) {
 		{"peer", func(c *Config) { c.Peers = []string{"n2:7400", ":7400"} }, `peer ":7400": want a host that other nodes can reach`},
 		{"nats", func(c *Config) { c.NATS = "10.0.0.9:4222" }, `nats "10.0.0.9:4222": want nats://HOST:PORT or tls://HOST:PORT`},
 		{"timing", func(c *Config) { c.Timing = "fast" }, `timing "fast": want lan or wan`},
+		{"exec on", func(c *Config) { c.Exec, c.ExecOn = "app", "follower" }, `exec on "follower": want always or primary`},
 		{"executable", func(c *Config) { c.FileMode = 0o755 }, `file mode 0755: want permission bits such as 0660`},
 		{"unreadable", func(c *Config) { c.FileMode = 0o060 }, `file mode 060: want permission bits such as 0660`},
 		{"one name twice", func(c *Config) { c.Databases[1].Name = "app" }, `databases /srv/app.db and /srv/log.db have one name, "app": name one of them otherwise with NAME=PATH`},
