@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,9 +40,10 @@ type guard struct {
 	node    process
 	alarm   int // descriptor
 	dataDir string
-	dealt   view    // with what act was called last
-	linger  []*work // whose databases are open still
-	life    string  // of the data dir's lock when the guard began: another one is another life of the node
+	dealt   view           // with what act was called last
+	telling sync.WaitGroup // reports under way
+	linger  []*work        // whose databases are open still
+	life    string         // of the data dir's lock when the guard began: another one is another life of the node
 	log     *slog.Logger
 }
 
@@ -113,6 +115,7 @@ func (g *guard) watch() error {
 		d := decide(now, dead, v)
 		switch d.step {
 		case stepLeave:
+			g.telling.Wait()
 			g.lingerOn()
 			return nil
 		case stepFence:
@@ -172,13 +175,10 @@ func (g *guard) act(v view) {
 	}()
 	switch w.run() {
 	case fencedAll:
-		took := time.Since(began)
-		heard, err := g.tell(v)
-		g.log.Warn("guard has closed the databases to writers", "reason", reason(dead), "epoch", v.epoch, "databases", len(v.table.Databases),
-			"took", took.Round(time.Microsecond), "voters_told", heard, "of", len(v.table.Voters), "told_after", time.Since(began).Round(time.Microsecond))
-		if err != nil {
-			g.log.Warn("some voters don't know it and wait until their promises end", "error", err)
-		}
+		g.log.Warn("guard has closed the databases to writers", "reason", reason(dead), "epoch", v.epoch,
+			"databases", len(v.table.Databases), "took", time.Since(began).Round(time.Microsecond))
+		// Those who can't be reached must not keep the guard from its next work.
+		g.telling.Go(func() { g.report(v, began) })
 	case fencedByNode:
 		g.log.Info("node has closed its databases by itself", "epoch", v.epoch)
 	case unable:
@@ -193,6 +193,15 @@ func reason(dead bool) string {
 		return "the node has died"
 	}
 	return "the lease has run out and the node has not done it"
+}
+
+// report tells the voters, and the log of it.
+func (g *guard) report(v view, began time.Time) {
+	heard, err := g.tell(v)
+	g.log.Info("guard has told the voters", "epoch", v.epoch, "heard", heard, "of", len(v.table.Voters), "after", time.Since(began).Round(time.Microsecond))
+	if err != nil {
+		g.log.Warn("some voters don't know it and wait until their promises end", "error", err)
+	}
 }
 
 // tell speaks for the node.
