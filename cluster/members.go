@@ -275,6 +275,10 @@ func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (announceRespons
 			return announceResponse{}, err
 		}
 	}
+	since, err := c.raft.Settled(ctx)
+	if err != nil {
+		return announceResponse{}, err
+	}
 	for _, m := range c.raft.Configuration() {
 		if m.ID != r.Node.ID || m.Address == r.Node.Address {
 			continue
@@ -284,7 +288,7 @@ func (c *Cluster) readdress(ctx context.Context, r nodeRequest) (announceRespons
 		if m.Voter {
 			change = c.raft.AddVoter
 		}
-		if err := change(ctx, m.ID, r.Node.Address); err != nil {
+		if err := change(ctx, m.ID, r.Node.Address, since); err != nil {
 			return announceResponse{}, err
 		}
 		c.logger.Info("member has another address", "node", r.Node.Name, "address", r.Node.Address)
@@ -310,11 +314,11 @@ func (c *Cluster) admit(ctx context.Context, r nodeRequest) (joinResponse, error
 	if _, err := c.apply(ctx, state.Command{PutNode: &r.Node}); err != nil {
 		return joinResponse{}, fmt.Errorf("admit node %s: %w", r.Node.Name, err)
 	}
-	err = reign.change(ctx, func(ctx context.Context) error {
+	err = reign.change(ctx, func(ctx context.Context, since uint64) error {
 		if slices.ContainsFunc(c.raft.Configuration(), func(m consensus.Member) bool { return m.ID == r.Node.ID && m.Voter }) {
 			return nil // it was admitted before, and asks again
 		}
-		return c.raft.AddNonvoter(ctx, r.Node.ID, r.Node.Address)
+		return c.raft.AddNonvoter(ctx, r.Node.ID, r.Node.Address, since)
 	})
 	if err != nil {
 		return joinResponse{}, fmt.Errorf("admit node %s: %w", r.Node.Name, err)

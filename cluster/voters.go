@@ -17,8 +17,9 @@ func atAddress(n state.Node) string { return mux.At(n.ID, n.Address) }
 
 // change runs a change of the members within the reign, one at a time, while the
 // lease is held; the lease then counts over the new configuration. The change
-// gets a ctx that ends with the reign.
-func (r *reign) change(ctx context.Context, do func(context.Context) error) error {
+// gets a ctx that ends with the reign, and the configuration that what it checks
+// is about: Raft refuses it if that is not the newest any more.
+func (r *reign) change(ctx context.Context, do func(ctx context.Context, since uint64) error) error {
 	r.memberMu.Lock()
 	defer r.memberMu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
@@ -27,7 +28,11 @@ func (r *reign) change(ctx context.Context, do func(context.Context) error) erro
 	if r.managing.Err() != nil || r.keeper.until() <= now() {
 		return ErrNoPrimary
 	}
-	err := do(ctx)
+	since, err := r.c.raft.Settled(ctx)
+	if err != nil {
+		return err
+	}
+	err = do(ctx, since)
 	r.c.refresh(r.keeper)
 	r.c.changed.notify()
 	return err
@@ -35,7 +40,7 @@ func (r *reign) change(ctx context.Context, do func(context.Context) error) erro
 
 // remove takes a member out of Raft's configuration, then out of the state.
 func (r *reign) remove(ctx context.Context, id string) error {
-	err := r.change(ctx, func(ctx context.Context) error {
+	err := r.change(ctx, func(ctx context.Context, since uint64) error {
 		members := r.c.raft.Configuration()
 		if !slices.ContainsFunc(members, func(m consensus.Member) bool { return m.ID == id }) {
 			return nil
@@ -44,7 +49,7 @@ func (r *reign) remove(ctx context.Context, id string) error {
 		if err := r.awaitCaughtUp(ctx, func() error { return r.majorityOf(remaining) }); err != nil {
 			return err
 		}
-		return r.c.raft.Remove(ctx, id)
+		return r.c.raft.Remove(ctx, id, since)
 	})
 	if err != nil {
 		return fmt.Errorf("remove node %s: %w", r.c.nameOf(id), err)
@@ -164,11 +169,11 @@ func (r *reign) ready(members []consensus.Member) []consensus.Member {
 func (r *reign) addVoter(ctx context.Context, m consensus.Member) error {
 	ctx, cancel := context.WithTimeout(ctx, r.c.patience())
 	defer cancel()
-	err := r.change(ctx, func(ctx context.Context) error {
+	err := r.change(ctx, func(ctx context.Context, since uint64) error {
 		if !r.keeper.fresh(m.ID) || !r.data.CaughtUp(m.ID) {
 			return fmt.Errorf("%w any more", ErrNotCaughtUp)
 		}
-		return r.c.raft.AddVoter(ctx, m.ID, m.Address)
+		return r.c.raft.AddVoter(ctx, m.ID, m.Address, since)
 	})
 	if err != nil {
 		return fmt.Errorf("make %s a voter: %w", r.c.nameOf(m.ID), err)
@@ -180,11 +185,11 @@ func (r *reign) addVoter(ctx context.Context, m consensus.Member) error {
 func (r *reign) demote(ctx context.Context, id, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.c.patience())
 	defer cancel()
-	err := r.change(ctx, func(ctx context.Context) error {
+	err := r.change(ctx, func(ctx context.Context, since uint64) error {
 		if err := r.majorityOf(without(r.c.raft.Configuration(), id)); err != nil {
 			return err
 		}
-		return r.c.raft.Demote(ctx, id)
+		return r.c.raft.Demote(ctx, id, since)
 	})
 	if err != nil {
 		return fmt.Errorf("make %s a non-voter: %w", r.c.nameOf(id), err)

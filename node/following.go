@@ -138,10 +138,16 @@ func (f *following) stream(ctx context.Context) error {
 			err = f.fill(ctx)
 		case errors.Is(err, errAnnounced):
 			err = f.pull(ctx, stream.Since{})
+		default:
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err
 		}
+		f.d.progress.become(api.StateStreaming, nil) // the pull may have been a repair
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/apply"
 	"github.com/lsnode/lsnode/walstream/capture"
+	"github.com/lsnode/lsnode/walstream/sqlitedb"
+	"github.com/lsnode/lsnode/walstream/sqlitefile"
 	"github.com/lsnode/lsnode/walstream/stream"
 	"github.com/lsnode/lsnode/walstream/txlog"
 )
@@ -148,7 +150,32 @@ func (n *Node) bootstrap(ctx context.Context) error {
 		return fmt.Errorf("begin a cluster in %s: no database was named: give --db PATH or --db-dir DIR, "+
 			"or join an existing cluster with lsnode join --peers HOST:PORT", n.cfg.DataDir)
 	}
+	if err := n.registry.scan(); err != nil {
+		return err
+	}
+	for name, path := range n.registry.local() {
+		if err := refuseFenced(ctx, path); err != nil {
+			return fmt.Errorf("begin a cluster with database %s, %s: %w", name, path, err)
+		}
+	}
 	return n.cluster.Bootstrap(ctx)
+}
+
+// refuseFenced refuses a file that is a copy of some cluster, before anything is
+// made of it: a follower whose data dir was lost must not become a second
+// primary.
+func refuseFenced(ctx context.Context, path string) (err error) {
+	db, err := sqlitedb.Open(ctx, path, sqlitedb.Options{})
+	if err != nil {
+		return nil // what is no database, or not there yet, is refused in its own time
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	files := sqlitefile.Files{Main: db.Main(), Wal: db.Wal(), Shm: db.Shm(), Index: db.Index(), PageSize: db.PageSize()}
+	mark, err := sqlitefile.CurrentMark(files)
+	if err == nil && mark > sqlitefile.MarkWAL {
+		err = errFencedCopy
+	}
+	return err
 }
 
 // openSealer makes the key with which messages on somebody else's NATS are

@@ -22,6 +22,7 @@ type Consensus struct {
 	store      *raftboltdb.BoltStore
 	transport  *patientTransport
 	leadership *leadership
+	fsm        fsm
 	hasState   bool
 
 	closed  chan struct{} // closed by Close
@@ -98,7 +99,8 @@ func (c *Consensus) start() error {
 	options.Logger = logger
 	c.wg.Go(c.watch)
 	stable := &patientStable{StableStore: c.store, logger: c.config.Logger, closed: c.closed}
-	c.raft, err = raft.NewRaft(options, &fsm{c.config.Machine}, cache, stable, snapshots, c.transport)
+	c.fsm.machine = c.config.Machine
+	c.raft, err = raft.NewRaft(options, &c.fsm, cache, stable, snapshots, c.transport)
 	if err != nil {
 		close(c.closed)
 		c.wg.Wait()

@@ -142,12 +142,12 @@ func (w *world) three() []*node {
 		w.t.Fatal(err)
 	}
 	for _, n := range nodes[1:] {
-		if err := nodes[0].AddNonvoter(w.ctx(), n.id, w.resolve(n.id)); err != nil {
+		if err := nodes[0].AddNonvoter(w.ctx(), n.id, w.resolve(n.id), 0); err != nil {
 			w.t.Fatal(err)
 		}
 	}
 	for _, n := range nodes[1:] {
-		if err := nodes[0].AddVoter(w.ctx(), n.id, w.resolve(n.id)); err != nil {
+		if err := nodes[0].AddVoter(w.ctx(), n.id, w.resolve(n.id), 0); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -362,14 +362,22 @@ func TestMembership(t *testing.T) {
 	if got := nodes[0].Configuration(); !slices.Equal(got, want) {
 		t.Errorf("configuration is %v", got)
 	}
-	if err := nodes[0].Demote(w.ctx(), "c"); err != nil {
+	since, err := nodes[0].Settled(w.ctx())
+	if err != nil || since == 0 {
+		t.Fatalf("settled at %d: %v", since, err)
+	}
+	if err := nodes[0].Demote(w.ctx(), "c", since); err != nil {
 		t.Error(err)
+	}
+	// What was found out before somebody else's change counts no more.
+	if err := nodes[0].AddVoter(w.ctx(), "c", w.resolve("c"), since); err == nil || nodes[0].Configuration()[2].Voter {
+		t.Errorf("a change that rests on an older configuration: %v", err)
 	}
 	if got := nodes[0].Configuration()[2]; got.Voter {
 		t.Errorf("c is %v", got)
 	}
 	nodes[2].stop()
-	if err := nodes[0].Remove(w.ctx(), "c"); err != nil {
+	if err := nodes[0].Remove(w.ctx(), "c", 0); err != nil {
 		t.Error(err)
 	}
 	if got := nodes[0].Configuration(); len(got) != 2 {
@@ -380,11 +388,11 @@ func TestMembership(t *testing.T) {
 		time.Sleep(time.Second) // five heartbeats to a node that does not answer
 		return w.asks("c") == before
 	})
-	if err := nodes[1].Remove(w.ctx(), "a"); !errors.Is(err, consensus.ErrNotLeader) {
+	if err := nodes[1].Remove(w.ctx(), "a", 0); !errors.Is(err, consensus.ErrNotLeader) {
 		t.Errorf("change by a follower: %v", err)
 	}
 	// The leader takes itself out.
-	if err := nodes[0].Remove(w.ctx(), "a"); err != nil {
+	if err := nodes[0].Remove(w.ctx(), "a", 0); err != nil {
 		t.Error(err)
 	}
 	w.apply("alone", nodes[1])
@@ -420,7 +428,7 @@ func TestSnapshots(t *testing.T) {
 	a = w.start("a")
 	w.apply("second", a)
 	b := w.start("b")
-	if err := a.AddNonvoter(w.ctx(), "b", w.resolve("b")); err != nil {
+	if err := a.AddNonvoter(w.ctx(), "b", w.resolve("b"), 0); err != nil {
 		t.Fatal(err)
 	}
 	w.haveAll([]string{"first", "second"}, a, b)

@@ -75,11 +75,11 @@ func TestRestartFromSnapshot(t *testing.T) {
 func TestRestoreIsBounded(t *testing.T) {
 	machine := &sum{text: "kept"}
 	endless := io.NopCloser(io.LimitReader(zeros{}, maxSnapshot+10))
-	if err := (&fsm{machine}).Restore(endless); err == nil || machine.text != "kept" {
+	if err := (&fsm{machine: machine}).Restore(endless); err == nil || machine.text != "kept" {
 		t.Errorf("restore: %v", err)
 	}
 	broken := errors.New("broken")
-	if err := (&fsm{machine}).Restore(io.NopCloser(io.MultiReader(strings.NewReader("x"), failing{broken}))); !errors.Is(err, broken) {
+	if err := (&fsm{machine: machine}).Restore(io.NopCloser(io.MultiReader(strings.NewReader("x"), failing{broken}))); !errors.Is(err, broken) {
 		t.Errorf("restore: %v", err)
 	}
 }

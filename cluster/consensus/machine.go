@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -14,9 +15,15 @@ const maxSnapshot = 64 << 20
 // fsm adapts a [Machine] to Raft.
 type fsm struct {
 	machine Machine
+	// configured is the index of the newest configuration that was committed
+	// since the start; 0: none was.
+	configured atomic.Uint64
 }
 
-var _ raft.FSM = (*fsm)(nil)
+var _ raft.ConfigurationStore = (*fsm)(nil)
+
+// StoreConfiguration implements [raft.ConfigurationStore].
+func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) { f.configured.Store(index) }
 
 // Apply implements [raft.FSM].
 func (f *fsm) Apply(entry *raft.Log) any {

@@ -52,34 +52,49 @@ func (c *Consensus) isMember(id raft.ServerID) bool {
 	return slices.ContainsFunc(c.Configuration(), func(m Member) bool { return m.ID == string(id) })
 }
 
+// Settled returns the index of the newest configuration, to hand to a change of
+// members that rests on what was looked at afterwards: if another change comes
+// in between, also one that was asked for earlier by somebody who has left, the
+// change is refused. Only the leader can say. It is 0, which binds a change to
+// nothing, as long as no configuration was committed since this node's start.
+func (c *Consensus) Settled(ctx context.Context) (uint64, error) {
+	if err := c.Barrier(ctx); err != nil {
+		return 0, err
+	}
+	return c.fsm.configured.Load(), nil
+}
+
 // AddNonvoter adds a node that gets the log and has no vote, or changes its
-// address. A voter stays one. Only the leader can; committed on return.
-func (c *Consensus) AddNonvoter(ctx context.Context, nodeID, address string) error {
+// address. A voter stays one. Only the leader can; committed on return. since is
+// the configuration that it rests on, as [Consensus.Settled] gave it; 0: any.
+func (c *Consensus) AddNonvoter(ctx context.Context, nodeID, address string, since uint64) error {
 	return c.change(ctx, "add non-voter", nodeID, func() raft.IndexFuture {
-		return c.raft.AddNonvoter(raft.ServerID(nodeID), raft.ServerAddress(address), 0, timeLeft(ctx))
+		return c.raft.AddNonvoter(raft.ServerID(nodeID), raft.ServerAddress(address), since, timeLeft(ctx))
 	})
 }
 
 // AddVoter gives a node a vote, adding it if need be, or changes its address.
-// Only the leader can; committed on return.
-func (c *Consensus) AddVoter(ctx context.Context, nodeID, address string) error {
+// Only the leader can; committed on return. since is as in AddNonvoter.
+func (c *Consensus) AddVoter(ctx context.Context, nodeID, address string, since uint64) error {
 	return c.change(ctx, "add voter", nodeID, func() raft.IndexFuture {
-		return c.raft.AddVoter(raft.ServerID(nodeID), raft.ServerAddress(address), 0, timeLeft(ctx))
+		return c.raft.AddVoter(raft.ServerID(nodeID), raft.ServerAddress(address), since, timeLeft(ctx))
 	})
 }
 
-// Demote takes a node's vote. Only the leader can; committed on return.
-func (c *Consensus) Demote(ctx context.Context, nodeID string) error {
+// Demote takes a node's vote. Only the leader can; committed on return. since is
+// as in AddNonvoter.
+func (c *Consensus) Demote(ctx context.Context, nodeID string, since uint64) error {
 	return c.change(ctx, "demote", nodeID, func() raft.IndexFuture {
-		return c.raft.DemoteVoter(raft.ServerID(nodeID), 0, timeLeft(ctx))
+		return c.raft.DemoteVoter(raft.ServerID(nodeID), since, timeLeft(ctx))
 	})
 }
 
 // Remove takes a node out. Only the leader can; committed on return. The node
-// itself may never hear of it. A leader that removes itself stops leading.
-func (c *Consensus) Remove(ctx context.Context, nodeID string) error {
+// itself may never hear of it. A leader that removes itself stops leading. since
+// is as in AddNonvoter.
+func (c *Consensus) Remove(ctx context.Context, nodeID string, since uint64) error {
 	err := c.change(ctx, "remove", nodeID, func() raft.IndexFuture {
-		return c.raft.RemoveServer(raft.ServerID(nodeID), 0, timeLeft(ctx))
+		return c.raft.RemoveServer(raft.ServerID(nodeID), since, timeLeft(ctx))
 	})
 	c.transport.wake(raft.ServerID(nodeID)) // no more waiting for it
 	return err

@@ -79,7 +79,7 @@ func readSnapshot(dir string, machine Machine, configuration *raft.Configuration
 	if err != nil {
 		return 0, err
 	}
-	if err := (&fsm{machine}).Restore(content); err != nil {
+	if err := (&fsm{machine: machine}).Restore(content); err != nil {
 		return 0, err
 	}
 	*configuration = meta.Configuration
@@ -109,7 +109,7 @@ func Recover(dir string, self Member, machine Machine, logger *slog.Logger) (err
 	alone := raft.Configuration{Servers: []raft.Server{{
 		Suffrage: raft.Voter, ID: raft.ServerID(self.ID), Address: raft.ServerAddress(self.Address),
 	}}}
-	if err := raft.RecoverCluster(options, &fsm{machine}, store, store, snapshots, transport, alone); err != nil {
+	if err := raft.RecoverCluster(options, &fsm{machine: machine}, store, store, snapshots, transport, alone); err != nil {
 		return fmt.Errorf("recover raft: %w", err)
 	}
 	return nil
