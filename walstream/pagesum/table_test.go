@@ -36,8 +36,6 @@ type model struct {
 	sums  map[uint32]walstream.Checksum
 }
 
-func (m *model) clone() model { return model{m.count, maps.Clone(m.sums)} }
-
 func (m *model) resize(count uint32) {
 	m.count = count
 	maps.DeleteFunc(m.sums, func(no uint32, _ walstream.Checksum) bool { return no > count })
