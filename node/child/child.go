@@ -45,7 +45,6 @@ type Child struct {
 	mu     sync.Mutex
 	wanted bool          // guarded by mu
 	up     bool          // it runs, or something of it does; guarded by mu
-	over   bool          // Run has returned; guarded by mu
 	change chan struct{} // closed at the next change of these; guarded by mu
 }
 

@@ -56,11 +56,10 @@ type Client struct {
 	self   *os.File // a pidfd of this process
 
 	mu     sync.Mutex
-	slot   slot     // guarded by mu
-	tables tables   // guarded by mu
-	table  table    // as written last; guarded by mu
-	status Status   // guarded by mu
-	alarm  *os.File // closed to make the guard look; guarded by mu
+	slot   slot   // guarded by mu
+	tables tables // guarded by mu
+	table  table  // as written last; guarded by mu
+	status Status // guarded by mu
 }
 
 // Open prepares what node and guard share. No guard is there until Run.
