@@ -43,6 +43,11 @@ type fencedAnswer struct {
 	Priority  int    `json:"priority"`
 }
 
+// campaignAnswer says whether a voter stands, or somebody leads.
+type campaignAnswer struct {
+	Began bool `json:"began"`
+}
+
 // answerFenced takes a primary's word, or that of its guard.
 func (c *Cluster) answerFenced(epoch uint64) fencedAnswer {
 	c.voter.fenced(epoch)
@@ -55,9 +60,9 @@ func (c *Cluster) answerFenced(epoch uint64) fencedAnswer {
 
 // campaign stands for election at once, in place of a node whose guard has
 // fenced it. Somebody who leads already is left alone.
-func (c *Cluster) campaign(ctx context.Context, from string) error {
+func (c *Cluster) campaign(ctx context.Context, from string) (began bool, err error) {
 	if leader := c.Leader(); leader != "" && leader != from {
-		return nil
+		return true, nil
 	}
 	return c.raft.Campaign(ctx)
 }
@@ -124,11 +129,14 @@ func (s *Spokesman) TellFenced(ctx context.Context, epoch uint64, voters []Peer)
 		if t.answer.Abstains {
 			break
 		}
-		err := decodeError(s.client.Call(ctx, mux.At(t.peer.ID, t.peer.Address), methodCampaign, empty{}, nil))
-		if err == nil {
+		var answer campaignAnswer
+		err := decodeError(s.client.Call(ctx, mux.At(t.peer.ID, t.peer.Address), methodCampaign, empty{}, &answer))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ask node %s to stand for election: %w", t.peer.ID, err))
+		}
+		if answer.Began {
 			break
 		}
-		errs = append(errs, fmt.Errorf("ask node %s to stand for election: %w", t.peer.ID, err))
 	}
 	return len(told), errors.Join(errs...)
 }

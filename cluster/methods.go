@@ -81,8 +81,9 @@ func (c *Cluster) handleMethods() {
 	c.server.Handle(methodFenced, method(func(_ context.Context, _ string, r fencedRequest) (fencedAnswer, error) {
 		return c.answerFenced(r.Epoch), nil
 	}))
-	c.server.Handle(methodCampaign, method(func(ctx context.Context, from string, _ empty) (empty, error) {
-		return empty{}, c.campaign(ctx, from)
+	c.server.Handle(methodCampaign, method(func(ctx context.Context, from string, _ empty) (campaignAnswer, error) {
+		began, err := c.campaign(ctx, from)
+		return campaignAnswer{Began: began}, err
 	}))
 	c.server.Handle(methodPing, method(func(context.Context, string, empty) (empty, error) { return empty{}, nil }))
 	c.server.Handle(methodRemoved, method(func(_ context.Context, _ string, r idRequest) (empty, error) {

@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -16,15 +15,20 @@ func (c *Consensus) LastIndex() uint64 { return c.raft.LastIndex() }
 // leader may have been heard of just now: for when that leader is known to be
 // gone. It does what a leader does who hands over to this node, but in the
 // leader's place. It returns when Raft has begun; whether it wins,
-// [Consensus.Changed] tells. While this node leads it does nothing.
-func (c *Consensus) Campaign(ctx context.Context) error {
+// [Consensus.Changed] tells. While this node leads it does nothing. One that
+// stands already, in the ordinary way, can't begin anew: began is false then, and
+// those that still know the leader won't vote for it, but they can campaign.
+func (c *Consensus) Campaign(ctx context.Context) (began bool, err error) {
 	if c.IsLeader() {
-		return nil
+		return true, nil
+	}
+	if c.raft.State() == raft.Candidate {
+		return false, nil
 	}
 	self := raft.ServerID(c.config.Mux.NodeID())
 	address, err := (&addresses{config: c.config}).ServerAddr(self)
 	if err != nil {
-		return fmt.Errorf("campaign: %w", err)
+		return false, fmt.Errorf("campaign: %w", err)
 	}
 	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
@@ -32,8 +36,8 @@ func (c *Consensus) Campaign(ctx context.Context) error {
 		Addr:            c.transport.EncodePeer(self, address),
 	}}
 	err = c.await(ctx, func() error { return c.transport.TimeoutNow(self, address, request, &raft.TimeoutNowResponse{}) })
-	if err != nil && !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("campaign: %w", err)
+	if err != nil {
+		return false, fmt.Errorf("campaign: %w", err)
 	}
-	return err
+	return true, nil
 }

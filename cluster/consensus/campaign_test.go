@@ -12,11 +12,11 @@ func TestCampaign(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("b follows", func() bool { return nodes[1].Leader() == "a" })
-	if err := nodes[0].Campaign(w.ctx()); err != nil || leading.Err() != nil {
+	if began, err := nodes[0].Campaign(w.ctx()); !began || err != nil || leading.Err() != nil {
 		t.Errorf("the leader's: %v, %v", err, leading.Err())
 	}
-	if err := nodes[1].Campaign(w.ctx()); err != nil {
-		t.Fatal(err)
+	if began, err := nodes[1].Campaign(w.ctx()); !began || err != nil {
+		t.Fatal(began, err)
 	}
 	w.eventually("the old leadership ends", func() bool { return leading.Err() != nil })
 	if got := w.leader(nodes...); got.id != "b" {
