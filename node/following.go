@@ -217,27 +217,63 @@ func (d *database) applyLogged(ctx context.Context, txn *walstream.Txn) error {
 }
 
 // pull gets everything that the primary has and this node lacks, until its
-// current end. A node that is too far behind for the primary's log, or not on
-// its line, is repaired.
+// current end. What the primary can't give, because it is out of reach or its
+// log begins later, another node may have. A node that is too far behind for any
+// log, or not on its line, is repaired.
 func (f *following) pull(ctx context.Context, query stream.Since) error {
-	query.Database, query.After = f.d.name, f.d.txlog.Last(f.d.name)
-	err := f.d.pullFrom(ctx, f.term.epoch, f.term.dial(f.term.primary), query)
-	switch {
-	case errors.Is(err, txlog.ErrTruncated), errors.Is(err, txlog.ErrNotOnLine), errors.Is(err, apply.ErrChecksum), errors.Is(err, apply.ErrPageSize):
-		f.d.log.Info("the primary's log can't bring this copy up: repairing it by its pages",
-			"database", f.d.name, "position", query.After, "reason", err)
+	after := f.d.txlog.Last(f.d.name)
+	err := f.pullFrom(ctx, f.term.primary, query)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, txlog.ErrNotOnLine) && !unfit(err) {
+		err = f.pullAround(ctx, query, err)
+	}
+	if errors.Is(err, txlog.ErrTruncated) || errors.Is(err, txlog.ErrNotOnLine) || unfit(err) {
+		f.d.log.Info("no log can bring this copy up: repairing it by its pages",
+			"database", f.d.name, "position", after, "reason", err)
 		f.d.progress.become(api.StateRepairing, nil)
 		return f.d.repair(ctx, f.term.epoch, f.term.dial(f.term.primary), f.term.line)
 	}
 	return err
 }
 
-// pullFrom logs and applies what a node's log has beyond ours.
-func (d *database) pullFrom(ctx context.Context, authority walstream.Epoch, dial stream.Dialer, query stream.Since) error {
+// unfit tells whether transactions came that this copy can't apply.
+func unfit(err error) bool {
+	return errors.Is(err, apply.ErrChecksum) || errors.Is(err, apply.ErrPageSize)
+}
+
+// pullAround asks the other nodes for what the primary could not give, and then
+// the primary for the rest. It returns why the primary could not, if that is
+// still so.
+func (f *following) pullAround(ctx context.Context, query stream.Since, reason error) error {
+	before := f.d.txlog.Last(f.d.name)
+	for _, id := range f.term.sources() {
+		if id == f.term.primary {
+			continue
+		}
+		if err := f.pullFrom(ctx, id, query); err != nil && ctx.Err() == nil {
+			f.d.log.Debug("pull from another node than the primary", "database", f.d.name, "node", id, "error", err)
+		}
+	}
+	if f.d.txlog.Last(f.d.name) == before {
+		return reason
+	}
+	return f.pullFrom(ctx, f.term.primary, query)
+}
+
+func (f *following) pullFrom(ctx context.Context, node string, query stream.Since) error {
+	query.Database, query.After = f.d.name, f.d.txlog.Last(f.d.name)
+	return f.d.pullFrom(ctx, f.term.epoch, f.term.line, f.term.dial(node), query)
+}
+
+// pullFrom logs and applies what a node's log has beyond ours, as far as it is on
+// the line: a node that has not settled yet may have more.
+func (d *database) pullFrom(ctx context.Context, authority walstream.Epoch, line state.Line, dial stream.Dialer, query stream.Since) error {
 	ctx, cancel := d.gate.under(ctx, authority)
 	defer cancel()
 	client := stream.NewClient(stream.ClientConfig{Dial: dial, Logger: d.log})
 	for pulled, err := range client.Since(ctx, query) {
+		if err == nil && !onLine(line, d.name, pulled.Txn.Post) {
+			err = fmt.Errorf("pull %s: %w: it sent %s", d.name, errOffLine, pulled.Txn.Post)
+		}
 		if err == nil {
 			err = d.receivePulled(ctx, authority, pulled)
 		}
@@ -246,6 +282,16 @@ func (d *database) pullFrom(ctx context.Context, authority walstream.Epoch, dial
 		}
 	}
 	return nil
+}
+
+// onLine tells whether a transaction's end is on the line. A large one's checksum
+// is known only once its pages were walked over, and compared then.
+func onLine(line state.Line, name string, pos walstream.Position) bool {
+	p := toState(pos)
+	if end, ok := line.BranchPoint(name, p.Epoch); ok && p.Checksum == 0 && end.TXID == p.TXID {
+		p = end
+	}
+	return line.OnLine(name, p)
 }
 
 // receivePulled logs and applies a pulled transaction. The pages of a large one

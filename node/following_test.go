@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/lsnode/lsnode/cluster/state"
 	"github.com/lsnode/lsnode/walstream"
 	"github.com/lsnode/lsnode/walstream/stream"
 )
@@ -160,18 +162,51 @@ func TestNothingOfALowerEpochIsLogged(t *testing.T) {
 		if !errors.Is(err, errPromised) {
 			t.Errorf("a message was taken with %v", err)
 		}
-		err = s.d.pullFrom(t.Context(), 1, primary.dial(), stream.Since{Database: "app", After: before})
+		err = s.d.pullFrom(t.Context(), 1, state.Line{}, primary.dial(), stream.Since{Database: "app", After: before})
 		if err == nil {
 			t.Error("a pull in the name of epoch 1 was done")
 		}
 		if last := s.d.txlog.Last("app"); last != before {
 			t.Errorf("the log has %s", last)
 		}
-		must(t, s.d.pullFrom(t.Context(), 2, primary.dial(), stream.Since{Database: "app", After: before}))
+		must(t, s.d.pullFrom(t.Context(), 2, state.Line{}, primary.dial(), stream.Since{Database: "app", After: before}))
 		if last := s.d.txlog.Last("app"); last != primary.at(6) {
 			t.Errorf("pulled in the name of epoch 2 up to %s", last)
 		}
 	})
+}
+
+// What the primary can't give another node may have; but nothing is taken of
+// what is off the line.
+func TestGapIsFilledFromAnotherNode(t *testing.T) {
+	other, s, app, stop := followed(t)
+	defer stop()
+	away := errors.New("out of reach")
+	dial := func(id string) stream.Dialer {
+		if id == "n3" {
+			return other.dial()
+		}
+		return func(context.Context) (net.Conn, error) { return nil, away }
+	}
+	other.each(app, 4, 5)
+	f := newFollowing(s.d, &term{epoch: 1, line: began(), primary: "n2", dial: dial, sources: func() []string { return []string{"n3", "n2"} }})
+	repair, err := s.d.settle(t.Context(), began(), false)
+	if err != nil || repair {
+		t.Fatalf("repair %v, %v", repair, err)
+	}
+	if err := f.pull(t.Context(), stream.Since{}); !errors.Is(err, away) {
+		t.Errorf("the rest is the primary's to give: %v", err)
+	}
+	if last := s.d.txlog.Last("app"); last != other.at(6) {
+		t.Errorf("stands at %s, want %s", last, other.at(6))
+	}
+	other.each(app, 6)
+	at := toState(other.at(6))
+	branched := state.Line{Reigns: append(began().Reigns, state.Reign{Epoch: 2, Node: "n2", Start: map[string]state.Position{"app": at}})}
+	err = s.d.pullFrom(t.Context(), 1, branched, other.dial(), stream.Since{Database: "app", After: other.at(6)})
+	if !errors.Is(err, errOffLine) || s.d.txlog.Last("app") != other.at(6) {
+		t.Errorf("off the line: %v, stands at %s", err, s.d.txlog.Last("app"))
+	}
 }
 
 // A primary whose lease is over logs and ships nothing more; what its

@@ -114,7 +114,7 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 			}
 			repair = false
 		}
-		if err = d.pullFrom(ctx, epoch, dial, stream.Since{Database: d.name, After: n.txlog.Last(d.name), Until: goal}); err == nil {
+		if err = d.pullFrom(ctx, epoch, line, dial, stream.Since{Database: d.name, After: n.txlog.Last(d.name), Until: goal}); err == nil {
 			break
 		}
 	}
