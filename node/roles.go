@@ -96,38 +96,50 @@ func (n *Node) advance(ctx context.Context, d *database, epoch walstream.Epoch, 
 	if err != nil {
 		return err
 	}
-	for _, from := range target.From {
-		if from == n.cluster.Self() {
-			if repair {
-				err = d.rollForward(ctx)
-				repair = err != nil
-			}
-			if !repair {
-				break
-			}
-			continue
-		}
-		dial := n.pullDialer(from)
-		if repair {
-			if err = d.restoreCopy(ctx, epoch, dial, line); err != nil {
-				continue
-			}
-			repair = false
-		}
-		if err = d.pullFrom(ctx, epoch, line, dial, stream.Since{Database: d.name, After: n.txlog.Last(d.name), Until: goal}); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	if err := n.fetchTarget(ctx, d, epoch, line, target, repair); err != nil {
 		return err
-	}
-	if repair {
-		return errors.New("its file differs from its log, and no other node that has answered can repair it")
 	}
 	if last := n.txlog.Last(d.name); last != goal {
 		return fmt.Errorf("its log stands at %s", last)
 	}
 	return nil
+}
+
+// errBeyondRepair says that a candidate can't make its file fit its log.
+var errBeyondRepair = errors.New("its file differs from its log, and no other node that has answered can repair it")
+
+// fetchTarget gets what a database lacks from whoever reaches its target, the
+// first that succeeds, and mends its file first if it needs that: from this
+// node's own log where that is the one.
+func (n *Node) fetchTarget(ctx context.Context, d *database, epoch walstream.Epoch, line state.Line, target promote.Target, repair bool) error {
+	err := errBeyondRepair
+	for _, from := range target.From {
+		switch {
+		case from != n.cluster.Self():
+			err = n.fetchFrom(ctx, d, epoch, line, target, from, &repair)
+		case repair:
+			err = d.rollForward(ctx)
+			repair = err != nil
+		default:
+			err = nil
+		}
+		if err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (n *Node) fetchFrom(ctx context.Context, d *database, epoch walstream.Epoch, line state.Line, target promote.Target, from string, repair *bool) error {
+	dial := n.pullDialer(from)
+	if *repair {
+		if err := d.restoreCopy(ctx, epoch, dial, line); err != nil {
+			return err
+		}
+		*repair = false
+	}
+	query := stream.Since{Database: d.name, After: n.txlog.Last(d.name), Until: fromState(target.Position)}
+	return d.pullFrom(ctx, epoch, line, dial, query)
 }
 
 // CaughtUp implements [cluster.Data].
