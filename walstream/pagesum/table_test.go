@@ -151,8 +151,9 @@ func torn(rnd *rand.Rand, before, after []byte) []byte {
 		copy(b[off:end], after[off:end])
 	}
 	if all && rnd.Intn(2) == 0 {
-		b = append(b, make([]byte, max(2*block-len(b), 0))...)
-		copy(b, after[:2*block])
+		slots := after[:min(2*block, len(after))] // an empty table has no more
+		b = append(b, make([]byte, max(len(slots)-len(b), 0))...)
+		copy(b, slots)
 	}
 	return b
 }
