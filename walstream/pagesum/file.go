@@ -118,7 +118,8 @@ func openFile(path string) (_ *file, _ slot, _ []walstream.Checksum, err error) 
 		return nil, slot{}, nil, err
 	}
 	// The size of the file bounds what is allocated, not the number in the slot.
-	if st.Size() < entriesAt+int64(newest.pageCount)*entrySize {
+	// That of an empty table may end with a slot.
+	if newest.pageCount > 0 && st.Size() < entriesAt+int64(newest.pageCount)*entrySize {
 		return nil, slot{}, nil, fmt.Errorf("%w: %d bytes are too few for %d pages", ErrCorrupt, st.Size(), newest.pageCount)
 	}
 	sums, err := readEntries(f, newest.pageCount)
