@@ -67,7 +67,12 @@ func (n *Node) roleOf(id, primary string) api.Role {
 func (n *Node) Ready() error {
 	var errs []error
 	now := time.Now()
-	for _, d := range n.all() {
+	for name := range n.owed() {
+		d := n.known(name)
+		if d == nil {
+			errs = append(errs, fmt.Errorf("%s is not opened yet", name))
+			continue
+		}
 		if s := d.progress.status(d.name, d.path, now); !s.State.Served() {
 			errs = append(errs, fmt.Errorf("%s is %s", d.name, s.State))
 		}
@@ -76,6 +81,22 @@ func (n *Node) Ready() error {
 		errs = append(errs, errors.New("no primary is known"))
 	}
 	return errors.Join(errs...)
+}
+
+// owed returns the databases that this node has to serve: those of the cluster,
+// what it has begun with besides and, on the primary, those that its operator
+// named, also while they are not opened yet.
+func (n *Node) owed() map[string]bool {
+	owed := n.ours()
+	for _, d := range n.all() {
+		owed[d.name] = true
+	}
+	if n.role() == cluster.RolePrimary {
+		for name := range n.registry.local() {
+			owed[name] = true
+		}
+	}
+	return owed
 }
 
 // Wait implements [api.Backend].
