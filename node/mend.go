@@ -140,9 +140,7 @@ func (n *Node) mendPrimary(ctx context.Context, r *reign, d *database, damaged [
 	if err != nil || len(pages) == 0 {
 		return err
 	}
-	w := sqlitefile.NewWriter(sqlitefile.Files{
-		Main: d.file.Main(), Wal: d.file.Wal(), Shm: d.file.Shm(), Index: d.file.Index(), PageSize: d.file.PageSize(),
-	})
+	w := sqlitefile.NewWriter(d.file.Files())
 	if err := w.Acquire(ctx); err != nil {
 		return err
 	}

@@ -18,10 +18,10 @@ const registryVersion = 1
 // paths of copies that this node placed itself are remembered, so that a
 // restart with other flags finds them again. It is safe for concurrent use.
 type registry struct {
-	file    string            // DATA-DIR/databases.json
-	copies  string            // where copies without a path of their own go
-	watched string            // the directory whose files are taken, or empty
-	flags   map[string]string // name to path, from --db; immutable
+	file    string                   // DATA-DIR/databases.json
+	copy    func(name string) string // where the copy of a database without a path of its own goes
+	watched string                   // the directory whose files are taken, or empty
+	flags   map[string]string        // name to path, from --db; immutable
 
 	mu      sync.Mutex
 	placed  map[string]string // guarded by mu; name to path, as stored
@@ -39,15 +39,12 @@ type registryFile struct {
 func openRegistry(cfg Config) (*registry, error) {
 	r := &registry{
 		file:    filepath.Join(cfg.DataDir, "databases.json"),
-		copies:  filepath.Join(cfg.DataDir, "db"),
+		copy:    cfg.CopyPath,
 		watched: cfg.DBDir,
 		flags:   map[string]string{},
 		found:   map[string]string{},
 		refused: map[string]string{},
 		fresh:   make(chan struct{}),
-	}
-	if cfg.DBDir != "" {
-		r.copies = cfg.DBDir
 	}
 	for _, d := range cfg.Databases {
 		r.flags[d.Name] = d.Path
@@ -91,10 +88,10 @@ func (r *registry) path(name string) (string, error) {
 			return path, nil
 		}
 	}
-	if err := os.MkdirAll(r.copies, 0o755); err != nil {
+	path := r.copy(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", fmt.Errorf("make directory for copies: %w", err)
 	}
-	path := filepath.Join(r.copies, name+".db")
 	r.placed[name] = path
 	if err := storeJSON(r.file, registryFile{Version: registryVersion, Paths: r.placed}); err != nil {
 		delete(r.placed, name)

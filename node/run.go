@@ -170,8 +170,7 @@ func refuseFenced(ctx context.Context, path string) (err error) {
 		return nil // what is no database, or not there yet, is refused in its own time
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	files := sqlitefile.Files{Main: db.Main(), Wal: db.Wal(), Shm: db.Shm(), Index: db.Index(), PageSize: db.PageSize()}
-	mark, err := sqlitefile.CurrentMark(files)
+	mark, err := sqlitefile.CurrentMark(db.Files())
 	if err == nil && mark > sqlitefile.MarkWAL {
 		err = errFencedCopy
 	}

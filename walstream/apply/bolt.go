@@ -58,9 +58,7 @@ func (b *Bolt) open(ctx context.Context) (err error) {
 	if b.db, err = sqlitedb.Open(ctx, b.path, sqlitedb.Options{}); err != nil {
 		return err
 	}
-	b.w = sqlitefile.NewWriter(sqlitefile.Files{
-		Main: b.db.Main(), Wal: b.db.Wal(), Shm: b.db.Shm(), Index: b.db.Index(), PageSize: b.db.PageSize(),
-	})
+	b.w = sqlitefile.NewWriter(b.db.Files())
 	return nil
 }
 

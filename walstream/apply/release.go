@@ -24,9 +24,7 @@ func Release(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("release: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	w := sqlitefile.NewWriter(sqlitefile.Files{
-		Main: db.Main(), Wal: db.Wal(), Shm: db.Shm(), Index: db.Index(), PageSize: db.PageSize(),
-	})
+	w := sqlitefile.NewWriter(db.Files())
 	ok, err := w.TryAcquire()
 	if errors.Is(err, sqlitefile.ErrTornIndex) {
 		if err = db.Recover(ctx); err == nil {

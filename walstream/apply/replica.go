@@ -170,7 +170,7 @@ func Open(c Config) (_ *Replica, err error) {
 		return nil, fmt.Errorf("open replica %s: %w: table %d, database %d", c.DB.Path(), ErrPageSize, c.Table.PageSize(), c.DB.PageSize())
 	}
 	r := &Replica{c: c, kick: make(chan struct{}, 1)}
-	r.files = sqlitefile.Files{Main: c.DB.Main(), Wal: c.DB.Wal(), Shm: c.DB.Shm(), Index: c.DB.Index(), PageSize: c.DB.PageSize()}
+	r.files = c.DB.Files()
 	r.apply.w = sqlitefile.NewWriter(r.files)
 	r.apply.page1 = make([]byte, c.DB.PageSize())
 	if err := r.setOwner(); err != nil {

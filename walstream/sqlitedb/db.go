@@ -84,6 +84,11 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 // Path returns the path that was opened.
 func (db *DB) Path() string { return db.path }
 
+// Files returns what a [sqlitefile.Writer] works on; the DB stays their owner.
+func (db *DB) Files() sqlitefile.Files {
+	return sqlitefile.Files{Main: db.Main(), Wal: db.Wal(), Shm: db.Shm(), Index: db.Index(), PageSize: db.PageSize()}
+}
+
 // PageSize returns the page size in bytes.
 func (db *DB) PageSize() uint32 { return db.pageSize }
 
